@@ -1,0 +1,50 @@
+# Culvert. The logic is in Go (cmd/mkimage, cmd/vmrun) and in scripts/; this file only names it.
+
+BOARD ?= qemu-mips
+SETTINGS ?=
+# KERNEL_SRC=FILE_OR_DIR takes the kernel source from there instead of Debian's package.
+export KERNEL_SRC
+
+MKIMAGE = go run ./cmd/mkimage
+
+.PHONY: help run test image images boards check clean
+
+help:
+	@echo 'make run                boot BOARD in QEMU, the shell of the router on this terminal'
+	@echo 'make test               all tests, those of the VPN lab included'
+	@echo 'make image BOARD=...    the image of a board, below out/; SETTINGS=FILE bakes settings in'
+	@echo 'make images             the images of all boards'
+	@echo 'make boards             a table of the boards'
+	@echo 'make check              gofmt, vet, staticcheck, import directions'
+	@echo 'make clean              remove out/; the cache is $${XDG_CACHE_HOME:-~/.cache}/culvert'
+	@echo
+	@echo 'BOARD is $(BOARD). KERNEL_SRC=FILE_OR_DIR: kernel source that is not from Debian.'
+
+run:
+	@scripts/prepare image $(BOARD)
+	@$(MKIMAGE) $(if $(SETTINGS),-settings $(SETTINGS)) $(BOARD)
+	@go build -o out/bin/vmrun ./cmd/vmrun
+	@exec out/bin/vmrun -board $(BOARD) -data out/$(BOARD)/data.img
+
+image:
+	@scripts/prepare image $(BOARD)
+	@$(MKIMAGE) $(if $(SETTINGS),-settings $(SETTINGS)) $(BOARD)
+
+images:
+	@scripts/prepare image
+	@$(MKIMAGE)
+
+boards:
+	@scripts/prepare go
+	@$(MKIMAGE) -boards
+
+test:
+	@scripts/prepare test
+	@scripts/test
+
+check:
+	@scripts/prepare go
+	@scripts/check
+
+clean:
+	rm -rf out
