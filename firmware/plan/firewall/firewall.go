@@ -1,0 +1,248 @@
+// Package firewall decides the ruleset: what reaches the router, what crosses
+// it, and how addresses are translated. It is pure.
+//
+// A packet of an established flow passes few rules: sets and maps take the
+// place of a rule an item, and there are three base chains on its way.
+package firewall
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/culvert-fw/culvert/firmware/plan/passthrough"
+	rs "github.com/culvert-fw/culvert/firmware/ruleset"
+	"github.com/culvert-fw/culvert/firmware/settings"
+)
+
+// Input is everything that the ruleset depends on.
+type Input struct {
+	LANDevice string
+	WANDevice string
+	LAN       netip.Prefix // the router's address and prefix length, in effect
+	WAN       []netip.Addr // the WAN's addresses; none while it is down
+	Claimed   bool         // the router has an owner: only then SSH may be open to the Internet
+	Settings  *settings.Settings
+}
+
+// Names in the table.
+const (
+	forwardsMap  = "forwards"
+	wanAddresses = "wan_addresses"
+	lanServices  = "lan_services"
+	flowtable    = "ft"
+)
+
+var (
+	accept = rs.Verdict{Kind: rs.Accept}
+	drop   = rs.Verdict{Kind: rs.Drop}
+)
+
+func jump(chain string) rs.Verdict { return rs.Verdict{Kind: rs.Goto, Chain: chain} }
+
+// Ruleset gives the table. A forward that cannot be carried out is left out
+// and reported.
+func Ruleset(in Input) (*rs.Table, []settings.Problem) {
+	pass := passthrough.Rules(in.Settings.Passthrough)
+	forwards, problems := forwardMap(in)
+	t := &rs.Table{
+		Helpers: pass.Helpers,
+		Sets:    append(pass.Sets, lanServiceSet(in), wanAddressSet(in), forwards),
+		Chains:  append(append(input(in), forward(in, pass)...), nat(in)...),
+	}
+	if in.Settings.Firewall.Offload {
+		devices := []string{in.LANDevice, in.WANDevice}
+		slices.Sort(devices)
+		t.Flowtables = []rs.Flowtable{{Name: flowtable, Devices: devices, Counter: true}}
+	}
+	return t, problems
+}
+
+// input is what reaches the router itself.
+func input(in Input) []rs.Chain {
+	lan, s := in.LAN.Masked(), in.Settings
+	fromLAN := rs.Chain{Name: "input_lan"}
+	if s.LAN.DHCP.Enabled {
+		// Before the source is checked: a device without an address uses 0.0.0.0.
+		fromLAN.Rules = append(fromLAN.Rules,
+			rs.R("lan dhcp", rs.Sport{Protocol: rs.UDP, Port: 68}, rs.Dport{Protocol: rs.UDP, Port: 67}, accept))
+	}
+	fromLAN.Rules = append(fromLAN.Rules,
+		rs.R("anti-spoofing", rs.Source{Prefix: lan, Not: true}, drop),
+		rs.R("services for the LAN", rs.IPv4{}, rs.In{Key: rs.ProtocolPort(), Set: lanServices}, accept),
+		rs.R("ping from the LAN", rs.Echo{}, rs.Limit{Rate: 100, Burst: 50}, accept),
+		rs.R("ping from the LAN, too fast", rs.Echo{}, drop),
+		rs.R("anything else from the LAN", rs.L4{Protocol: rs.TCP}, rs.TCPReset),
+		rs.R("anything else from the LAN", rs.IPv4{}, rs.AdminProhibited),
+	)
+	fromWAN := rs.Chain{Name: "input_wan", Rules: []rs.Rule{
+		rs.R("anti-spoofing", rs.Source{Prefix: lan}, drop),
+	}}
+	if s.Firewall.WANPing {
+		fromWAN.Rules = append(fromWAN.Rules, rs.R("firewall wan-ping on", rs.Echo{}, rs.Limit{Rate: 20, Burst: 20}, accept))
+	}
+	if s.SSH.WAN && in.Claimed {
+		fromWAN.Rules = append(fromWAN.Rules,
+			rs.R("ssh wan on", rs.IPv4{}, rs.Dport{Protocol: rs.TCP, Port: s.SSH.Port}, accept))
+	}
+	return []rs.Chain{
+		{Name: "input", Type: "filter", Hook: rs.Input, Drop: true, Rules: []rs.Rule{
+			rs.R("established", rs.Established|rs.Related, accept),
+			rs.R("the router itself", rs.Iif{Name: "lo"}, accept),
+			rs.R("invalid", rs.Invalid, drop),
+			rs.R("from the LAN", rs.Iif{Name: in.LANDevice}, jump("input_lan")),
+			rs.R("from the WAN", rs.Iif{Name: in.WANDevice}, jump("input_wan")),
+		}},
+		fromLAN, fromWAN,
+	}
+}
+
+// forward is what crosses the router. IPv6 does not: nothing accepts it.
+func forward(in Input, pass passthrough.Part) []rs.Chain {
+	lan := in.LAN.Masked()
+	c := rs.Chain{Name: "forward", Type: "filter", Hook: rs.Forward, Drop: true}
+	c.Rules = append(c.Rules, pass.Refuse...)
+	c.Rules = append(c.Rules,
+		// Both directions of a handshake, so before established is accepted.
+		rs.R("path MTU", rs.SYN{}, rs.ClampMSS{}))
+	var carried []rs.Chain
+	if in.Settings.Firewall.Offload {
+		c.Rules = append(c.Rules, rs.R("established", rs.Established|rs.Related, jump("carried")))
+		carried = []rs.Chain{{Name: "carried", Rules: []rs.Rule{
+			rs.R("firewall offload on", rs.L4{Protocol: rs.TCP}, rs.Offload{Flowtable: flowtable}),
+			rs.R("firewall offload on", rs.L4{Protocol: rs.UDP}, rs.Offload{Flowtable: flowtable}),
+			// What cannot be offloaded (a helper, GRE, ESP) comes here too.
+			rs.R("established", accept),
+		}}}
+	} else {
+		c.Rules = append(c.Rules, rs.R("established", rs.Established|rs.Related, accept))
+	}
+	c.Rules = append(c.Rules,
+		rs.R("invalid", rs.Invalid, drop),
+		rs.R("from the LAN", rs.Iif{Name: in.LANDevice}, jump("forward_lan")),
+		rs.R("from the WAN", rs.Iif{Name: in.WANDevice}, jump("forward_wan")),
+	)
+	fromLAN := rs.Chain{Name: "forward_lan", Rules: append(
+		[]rs.Rule{rs.R("anti-spoofing", rs.Source{Prefix: lan, Not: true}, drop)}, append(pass.FromLAN,
+			rs.R("LAN to Internet", rs.IPv4{}, rs.Oif{Name: in.WANDevice}, accept),
+			rs.R("port forwards, from inside", rs.Oif{Name: in.LANDevice}, rs.DNATed{}, accept),
+		)...)}
+	fromWAN := rs.Chain{Name: "forward_wan", Rules: append(
+		[]rs.Rule{rs.R("anti-spoofing", rs.Source{Prefix: lan}, drop)}, append(pass.FromWAN,
+			rs.R("port forwards", rs.Oif{Name: in.LANDevice}, rs.DNATed{}, accept),
+		)...)}
+	return append(append([]rs.Chain{c}, carried...), fromLAN, fromWAN)
+}
+
+// nat translates addresses. These chains see only the first packet of a flow.
+func nat(in Input) []rs.Chain {
+	lan := in.LAN.Masked()
+	return []rs.Chain{
+		{Name: "dstnat", Type: "nat", Hook: rs.Prerouting, Priority: -100, Rules: []rs.Rule{
+			// By the WAN's address, not by the interface: so a forward works
+			// from inside too, and the router's LAN address keeps its own ports.
+			rs.R("port forwards", rs.In{Key: rs.Fields{rs.FieldDest}, Set: wanAddresses},
+				rs.DNAT{Key: rs.ProtocolPort(), Map: forwardsMap}),
+		}},
+		{Name: "srcnat", Type: "nat", Hook: rs.Postrouting, Priority: 100, Rules: []rs.Rule{
+			rs.R("LAN to Internet", rs.IPv4{}, rs.Oif{Name: in.WANDevice}, rs.Masquerade{}),
+			// Else the device would answer its neighbour directly.
+			rs.R("port forwards, from inside", rs.Source{Prefix: lan}, rs.Oif{Name: in.LANDevice}, rs.DNATed{}, rs.Masquerade{}),
+		}},
+	}
+}
+
+// lanServiceSet is what the router serves on the LAN.
+func lanServiceSet(in Input) rs.Set {
+	e := func(p uint8, port int, why string) rs.Element {
+		return rs.Element{Key: rs.Cat(rs.Protocol(p), rs.PortNumber(port)), Why: why}
+	}
+	s := rs.Set{Name: lanServices, Key: []rs.Type{rs.InetProto, rs.InetService}, Elements: []rs.Element{
+		e(rs.TCP, in.Settings.SSH.Port, "ssh port"), e(rs.TCP, 53, "dns"), e(rs.UDP, 53, "dns"),
+	}}
+	s.Sort()
+	return s
+}
+
+func wanAddressSet(in Input) rs.Set {
+	s := rs.Set{Name: wanAddresses, Key: []rs.Type{rs.IPv4Addr}}
+	for _, a := range in.WAN {
+		if a.Unmap().Is4() {
+			s.Elements = append(s.Elements, rs.Element{Key: rs.Addr(a), Why: "wan mode " + in.Settings.WAN.Mode})
+		}
+	}
+	s.Sort()
+	return s
+}
+
+// forwardMap has one element a forward and protocol.
+func forwardMap(in Input) (rs.Set, []settings.Problem) {
+	m := rs.Set{Name: forwardsMap, Key: []rs.Type{rs.InetProto, rs.InetService}, Data: []rs.Type{rs.IPv4Addr, rs.InetService}}
+	var problems []settings.Problem
+	all := in.Settings.Firewall.Forwards
+	names := make([]string, 0, len(all))
+	for name := range all {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	taken := make(map[rs.Key]string, len(all))
+	for _, name := range names {
+		f, path := all[name], "firewall forward "+name
+		if !f.Enabled {
+			continue
+		}
+		if !in.LAN.Contains(f.To) || f.To == in.LAN.Addr() {
+			problems = append(problems, settings.Problem{Path: path + " to", Value: f.To.String(),
+				Text: "not a device of the LAN", Allowed: "an address in " + in.LAN.Masked().String()})
+			continue
+		}
+		to := f.ToPort
+		if to == 0 {
+			to = f.Port
+		}
+		for _, p := range protocols(f.Protocol) {
+			key := rs.Cat(rs.Protocol(p), rs.PortNumber(f.Port))
+			if other, ok := taken[key]; ok {
+				problems = append(problems, settings.Problem{Path: path + " port", Value: strconv.Itoa(f.Port),
+					Text: "already forwarded by " + other, Allowed: "a port that no other forward has"})
+				continue
+			}
+			taken[key] = name
+			m.Elements = append(m.Elements, rs.Element{Key: key, Data: rs.Cat(rs.Addr(f.To), rs.PortNumber(to)), Why: path})
+		}
+	}
+	m.Sort()
+	return m, problems
+}
+
+func protocols(p string) []uint8 {
+	switch p {
+	case settings.TCP:
+		return []uint8{rs.TCP}
+	case settings.UDP:
+		return []uint8{rs.UDP}
+	}
+	return []uint8{rs.TCP, rs.UDP}
+}
+
+// Ended tells which running connections end when new takes the place of old:
+// those of refused VPN protocols, and those that came through a port forward
+// that is gone or goes elsewhere.
+func Ended(old, new *settings.Settings) []passthrough.Selector {
+	out := passthrough.Ended(old.Passthrough, new.Passthrough)
+	names := make([]string, 0, len(old.Firewall.Forwards))
+	for name := range old.Firewall.Forwards {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		was := old.Firewall.Forwards[name]
+		if is, ok := new.Firewall.Forwards[name]; !was.Enabled || ok && is == was {
+			continue
+		}
+		for _, p := range protocols(was.Protocol) {
+			out = append(out, passthrough.Selector{Protocol: p, Port: was.Port, DNATed: true, Why: "firewall forward " + name})
+		}
+	}
+	return out
+}

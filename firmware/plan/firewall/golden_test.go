@@ -1,0 +1,120 @@
+package firewall_test
+
+import (
+	"encoding/json"
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+
+	"github.com/culvert-fw/culvert/firmware/plan/firewall"
+	"github.com/culvert-fw/culvert/firmware/ruleset"
+	"github.com/culvert-fw/culvert/firmware/settings"
+)
+
+var update = flag.Bool("update", false, "rewrite the goldens")
+
+// TestGoldens reads testdata/*.txtar: "commands" are those of the shell,
+// "facts" is what was learnt; "nft" is the table and "problems" what is wrong.
+// "then" are later commands: "diff" is what they change in the table, "ended"
+// which connections they end.
+func TestGoldens(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no goldens: %v", err)
+	}
+	for _, f := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(f), ".txtar"), func(t *testing.T) { golden(t, f) })
+	}
+}
+
+func golden(t *testing.T, file string) {
+	a, err := txtar.ParseFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for _, f := range a.Files {
+		files[f.Name] = string(f.Data)
+	}
+	s := settings.Default()
+	configure(t, s, files["commands"])
+	in := input(t, s, files["facts"])
+	table, problems := firewall.Ruleset(in)
+	var lines []string
+	for _, p := range problems {
+		lines = append(lines, p.Error()+"\n")
+	}
+	got := map[string]string{"nft": table.Text(), "problems": strings.Join(lines, "")}
+	if d := ruleset.Diff(table, table); len(d) > 0 {
+		t.Errorf("a table differs from itself: %q", d)
+	}
+	if then, ok := files["then"]; ok {
+		s := s.Clone()
+		configure(t, s, then)
+		later := in
+		later.Settings = s
+		after, _ := firewall.Ruleset(later)
+		got["diff"] = strings.Join(append(ruleset.Diff(after, table), ""), "\n")
+		var ended strings.Builder
+		for _, e := range firewall.Ended(in.Settings, s) {
+			ended.WriteString(e.Text() + "\n")
+		}
+		got["ended"] = ended.String()
+	}
+	changed := false
+	for i, f := range a.Files {
+		want, ok := got[f.Name]
+		if !ok {
+			continue
+		}
+		if diff := cmp.Diff(string(f.Data), want); diff != "" {
+			if !*update {
+				t.Errorf("%s (-golden +now):\n%s", f.Name, diff)
+			}
+			a.Files[i].Data, changed = []byte(want), true
+		}
+	}
+	if changed && *update {
+		if err := os.WriteFile(file, txtar.Format(a), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func configure(t *testing.T, s *settings.Settings, commands string) {
+	t.Helper()
+	for line := range strings.Lines(commands) {
+		words, err := settings.Split(strings.TrimSpace(line))
+		if err == nil && len(words) > 0 {
+			if words[0] == "delete" {
+				err = settings.Delete(s, words[1:])
+			} else {
+				err = settings.Set(s, words[1:])
+			}
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", strings.TrimSpace(line), err)
+		}
+	}
+}
+
+// input is a router with a WAN address unless facts says otherwise.
+func input(t *testing.T, s *settings.Settings, facts string) firewall.Input {
+	t.Helper()
+	f := struct {
+		WAN     []netip.Addr
+		Claimed bool
+	}{WAN: []netip.Addr{netip.MustParseAddr("203.0.113.2")}, Claimed: true}
+	if facts != "" {
+		if err := json.Unmarshal([]byte(facts), &f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return firewall.Input{LANDevice: "br-lan", WANDevice: "eth1", LAN: s.LAN.Address, WAN: f.WAN, Claimed: f.Claimed, Settings: s}
+}

@@ -1,0 +1,187 @@
+// Package passthrough decides what each VPN protocol needs of the ruleset, and
+// which running connections end when a switch is turned. It is pure.
+package passthrough
+
+import (
+	"strconv"
+
+	rs "github.com/culvert-fw/culvert/firmware/ruleset"
+	"github.com/culvert-fw/culvert/firmware/settings"
+)
+
+// PPTPPort is the TCP port of PPTP's control connection, RFC 2637.
+const PPTPPort = 1723
+
+// Names in the table.
+const (
+	helper           = "pptp"
+	refusedProtocols = "refused_protocols"
+	refusedPorts     = "refused_ports"
+)
+
+// port is a protocol with a port; port 0 is a protocol without ports.
+type port struct {
+	protocol uint8
+	port     int
+}
+
+// traffic is what a protocol consists of.
+func traffic(name string) []port {
+	switch name {
+	case "pptp":
+		return []port{{rs.TCP, PPTPPort}, {rs.GRE, 0}}
+	case "l2tp":
+		return []port{{rs.UDP, 1701}, {rs.L2TP, 0}}
+	case "ipsec":
+		return []port{{rs.UDP, 500}, {rs.UDP, 4500}, {rs.ESP, 0}, {rs.AH, 0}}
+	}
+	return nil
+}
+
+// toggle is one protocol's switch.
+type toggle struct {
+	name string
+	on   bool
+}
+
+func toggles(p settings.Passthrough) []toggle {
+	return []toggle{{"pptp", p.PPTP.Enabled}, {"l2tp", p.L2TP.Enabled}, {"ipsec", p.IPsec.Enabled}}
+}
+
+// Part is what passthrough adds to the ruleset.
+type Part struct {
+	Sets    []rs.Set
+	Helpers []rs.Helper
+	// Refuse comes first of all in the forward chain, before established
+	// connections are accepted or offloaded.
+	Refuse []rs.Rule
+	// FromLAN and FromWAN are for new forwarded connections, before they are
+	// accepted. The WAN's see the translated port, so a LAN server is found by
+	// its own port whatever the external one is.
+	FromLAN, FromWAN []rs.Rule
+}
+
+// Rules gives the part for these settings.
+//
+// L2TP's many clients need nothing but masquerading, which gives each its own
+// port; IPsec with NAT-T neither; native ESP works for one client a server.
+func Rules(p settings.Passthrough) Part {
+	var part Part
+	if p.PPTP.Enabled {
+		// Since Linux 6.0 no helper is assigned by itself. With it the
+		// data connection (GRE) is RELATED and needs no rule.
+		part.Helpers = []rs.Helper{{Name: helper, Type: "pptp", Protocol: rs.TCP}}
+		control, assign := rs.Dport{Protocol: rs.TCP, Port: PPTPPort}, rs.SetHelper{Name: helper}
+		part.FromLAN = []rs.Rule{rs.R("passthrough pptp on", control, assign)}
+		part.FromWAN = []rs.Rule{rs.R("passthrough pptp on", rs.DNATed{}, control, assign)}
+	}
+	protocols := rs.Set{Name: refusedProtocols, Key: []rs.Type{rs.InetProto}}
+	ports := rs.Set{Name: refusedPorts, Key: []rs.Type{rs.InetProto, rs.InetService}}
+	for _, t := range toggles(p) {
+		if t.on {
+			continue
+		}
+		why := "passthrough " + t.name + " off"
+		for _, x := range traffic(t.name) {
+			if x.port == 0 {
+				protocols.Elements = append(protocols.Elements, rs.Element{Key: rs.Protocol(x.protocol), Why: why})
+			} else {
+				ports.Elements = append(ports.Elements, rs.Element{Key: rs.Cat(rs.Protocol(x.protocol), rs.PortNumber(x.port)), Why: why})
+			}
+		}
+	}
+	if len(ports.Elements) == 0 {
+		return part
+	}
+	protocols.Sort()
+	ports.Sort()
+	part.Sets = []rs.Set{protocols, ports}
+	refuse := func(key ...rs.Field) rs.Rule {
+		set := refusedPorts
+		if len(key) == 1 {
+			set = refusedProtocols
+		}
+		return rs.R("passthrough off", rs.In{Key: key, Set: set}, rs.AdminProhibited)
+	}
+	part.Refuse = []rs.Rule{
+		refuse(rs.FieldProtocol),
+		refuse(rs.FieldProtocol, rs.FieldDport),
+		// Answers, and flows that a server starts.
+		refuse(rs.FieldProtocol, rs.FieldSport),
+	}
+	return part
+}
+
+// Unanswered lists the IP protocols, with the setting that refuses them, about
+// which nftables' reject sends no ICMP: it answers only what carries a right
+// checksum or is known to have none of the usual kind. The others have to be
+// refused by routing; nftables drops them all the same.
+func Unanswered(p settings.Passthrough) map[uint8]string {
+	if p.L2TP.Enabled {
+		return nil
+	}
+	return map[uint8]string{rs.L2TP: "passthrough l2tp off"}
+}
+
+// Notes tell the person who turns a switch off what it cannot see.
+func Notes(old, new settings.Passthrough) []string {
+	if old.L2TP.Enabled && !new.L2TP.Enabled {
+		return []string{"Refuses L2TP that is not inside IPsec; for L2TP/IPsec turn off ipsec"}
+	}
+	return nil
+}
+
+// Selector picks conntrack entries, in every zone.
+type Selector struct {
+	Protocol uint8
+	Port     int  // 0: all of the protocol
+	DNATed   bool // only connections that came in through a port forward, by their external port
+	Why      string
+}
+
+// Text is e.g. "tcp 1723 (passthrough pptp off)".
+func (s Selector) Text() string {
+	t := rs.KeyText([]rs.Type{rs.InetProto}, rs.Protocol(s.Protocol))
+	if s.Port != 0 {
+		t += " " + strconv.Itoa(s.Port)
+	}
+	return t + " (" + s.Why + ")"
+}
+
+// Match tells whether an entry is picked: sport and dport are the original
+// direction's, replySport is what the answers come from (a DNATed
+// device's own port, which is also what the rules look at), dnated is
+// conntrack's status.
+func (s Selector) Match(protocol uint8, sport, dport, replySport uint16, dnated bool) bool {
+	switch {
+	case protocol != s.Protocol:
+		return false
+	case s.DNATed:
+		return dnated && int(dport) == s.Port
+	case s.Port == 0:
+		return true
+	}
+	return int(replySport) == s.Port || int(sport) == s.Port
+}
+
+// Ended tells which conntrack entries have to be deleted after new took the
+// place of old in the kernel: offloaded flows pass the chains by and would run
+// on though they are refused now; and a helper is only given to new
+// connections, so running PPTP starts anew when it is turned on.
+func Ended(old, new settings.Passthrough) []Selector {
+	var out []Selector
+	was := toggles(old)
+	for i, t := range toggles(new) {
+		if t.on == was[i].on || t.on && t.name != "pptp" {
+			continue
+		}
+		why := "passthrough " + t.name + " off"
+		if t.on {
+			why = "passthrough " + t.name + " on"
+		}
+		for _, x := range traffic(t.name) {
+			out = append(out, Selector{Protocol: x.protocol, Port: x.port, Why: why})
+		}
+	}
+	return out
+}

@@ -1,0 +1,210 @@
+package plan
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/culvert-fw/culvert/firmware/facts"
+	"github.com/culvert-fw/culvert/firmware/netstate"
+	"github.com/culvert-fw/culvert/firmware/settings"
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+)
+
+var update = flag.Bool("update", false, "write the goldens anew")
+
+var testBoard = Board{LANPorts: []string{"eth0"}, WANPort: "eth1", RAM: 64}
+
+// TestGoldens plans each testdata/*.txtar: `set` holds set commands on top of
+// the defaults, `facts` what was learnt, `by-hand` means that a person chose
+// the LAN address, and `plan` is the outcome.
+func TestGoldens(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no goldens", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			golden(t, file)
+		})
+	}
+}
+
+func golden(t *testing.T, file string) {
+	ar, err := txtar.ParseFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, f, o := settings.Default(), facts.Facts{}, Options{}
+	want := -1
+	for i, part := range ar.Files {
+		switch part.Name {
+		case "set":
+			for line := range strings.Lines(string(part.Data)) {
+				if err := settings.Set(s, strings.Fields(line)); err != nil {
+					t.Fatalf("%s: %v", line, err)
+				}
+			}
+		case "facts":
+			if err := json.Unmarshal(part.Data, &f); err != nil {
+				t.Fatal(err)
+			}
+		case "by-hand":
+			o.LANByHand = true
+		case "plan":
+			want = i
+		default:
+			t.Fatalf("unknown part %s", part.Name)
+		}
+	}
+	got := text(For(testBoard, s, f, o))
+	if *update {
+		if want < 0 {
+			want = len(ar.Files)
+			ar.Files = append(ar.Files, txtar.File{Name: "plan"})
+		}
+		ar.Files[want].Data = []byte(got)
+		if err := os.WriteFile(file, txtar.Format(ar), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if want < 0 {
+		t.Fatal("no part plan; run with -update")
+	}
+	if diff := cmp.Diff(string(ar.Files[want].Data), got); diff != "" {
+		t.Errorf("plan differs (-want +got):\n%s", diff)
+	}
+}
+
+// text is a plan as an admin reads it; the ruleset has goldens of its own.
+func text(d *Desired, problems settings.Problems) string {
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	if d == nil {
+		for _, p := range problems {
+			line("invalid: %s", p.Error())
+		}
+		return b.String()
+	}
+	for _, p := range d.Problems {
+		line("problem: %s", p)
+	}
+	for l := range strings.Lines(d.Net.Text()) {
+		if !strings.HasPrefix(l, "sysctl ") {
+			b.WriteString(l)
+		}
+	}
+	if c := d.Client; c != nil {
+		line("dhcp client on %s as %s", c.Device, c.Hostname)
+	}
+	if s := d.DHCP; s != nil {
+		line("dhcp server on %s %s: %s to %s for %s, dns %v, domain %s", s.Device, s.Address, s.Start, s.End, s.Lease, s.DNS, s.Domain)
+		for _, h := range s.Hosts {
+			line("  %s is %s %s", h.MAC, h.Addr, h.Name)
+		}
+	}
+	line("dns asks %v, keeps %d answers", d.DNS.Upstreams, d.DNS.CacheSize)
+	for _, n := range d.DNS.Names {
+		line("  %s.lan is %s", n.Name, n.Addr)
+	}
+	line("ssh port %d, on the WAN: %v", d.SSH.Port, d.SSH.OnWAN)
+	line("wan address %v, held: %v", d.WAN.Address, d.WAN.Held)
+	return b.String()
+}
+
+func TestSysctls(t *testing.T) {
+	d, problems := For(testBoard, settings.Default(), facts.Facts{}, Options{})
+	if problems != nil {
+		t.Fatal(problems)
+	}
+	var b strings.Builder
+	for _, c := range d.Net.Sysctls {
+		b.WriteString(c.Text() + "  # " + c.Why + "\n")
+	}
+	const file = "testdata/sysctls.txt"
+	if *update {
+		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), b.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestConntrackFollowsMemory(t *testing.T) {
+	for ram, want := range map[int]string{0: "8192", 64: "8192", 100: "8192", 128: "16384", 512: "65536", 4096: "131072"} {
+		b := testBoard
+		b.RAM = ram
+		for _, c := range sysctls(b) {
+			if c.Key == "net/netfilter/nf_conntrack_max" && c.Value != want {
+				t.Errorf("%d MB: %s, want %s", ram, c.Value, want)
+			}
+		}
+	}
+}
+
+// TestHeldText is the sentence that the login shows, to the letter.
+func TestHeldText(t *testing.T) {
+	lease := func(p string) facts.Facts {
+		return facts.Facts{WAN: &facts.WANLease{Address: netip.MustParsePrefix(p)}}
+	}
+	for _, c := range []struct {
+		lan, wan, moved string
+		byHand          bool
+		want            string
+		hold            bool
+		text            string
+	}{
+		{wan: "192.168.1.50/24", want: "192.168.77.1/24"},
+		{wan: "192.168.1.50/24", byHand: true, want: "192.168.1.1/24", hold: true,
+			text: "WAN offers 192.168.1.0/24, the same as your LAN, so the Internet is off. Fix: set lan address 192.168.77.1/24; commit confirm 2m"},
+		{lan: "10.1.1.1/24", wan: "10.0.0.9/8", want: "10.1.1.1/24", hold: true,
+			text: "WAN offers 10.0.0.0/8, which overlaps your LAN 10.1.1.0/24, so the Internet is off. Fix: set lan address 192.168.77.1/24; commit confirm 2m"},
+		{wan: "192.168.77.9/24", moved: "192.168.77.1/24", want: "192.168.78.1/24"},
+		{wan: "203.0.113.9/24", moved: "192.168.77.1/24", want: "192.168.77.1/24"},
+		{lan: "10.1.1.1/24", wan: "203.0.113.9/24", moved: "192.168.77.1/24", want: "10.1.1.1/24"},
+		{wan: "192.168.0.9/16", want: "10.77.0.1/24"},
+		{wan: "203.0.113.9/24", want: "192.168.1.1/24"},
+	} {
+		s := settings.Default()
+		if c.lan != "" {
+			s.LAN.Address = netip.MustParsePrefix(c.lan)
+		}
+		f := lease(c.wan)
+		if c.moved != "" {
+			f.LANMoved = netip.MustParsePrefix(c.moved)
+		}
+		lan, hold, text := EffectiveLAN(s, f, c.byHand)
+		if lan.String() != c.want || hold != c.hold || text != c.text {
+			t.Errorf("%+v: %v %v %q", c, lan, hold, text)
+		}
+	}
+}
+
+func TestInForce(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	l := &facts.WANLease{Address: netip.MustParsePrefix("203.0.113.2/24"), Expires: now.Add(time.Minute)}
+	have := netstate.State{Addrs: []netstate.Addr{{Link: "eth1", Prefix: l.Address}}}
+	if !InForce(testBoard, have, l, now) {
+		t.Error("a running lease is not in force")
+	}
+	if InForce(testBoard, have, l, now.Add(time.Hour)) {
+		t.Error("an expired lease is in force")
+	}
+	if InForce(testBoard, netstate.State{}, l, now) || InForce(testBoard, have, nil, now) {
+		t.Error("a lease is in force after a reboot")
+	}
+}
