@@ -1,0 +1,195 @@
+package nft
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/culvert-fw/culvert/firmware/ruleset"
+)
+
+// DropAll loads the ruleset of a router that is not configured yet: nothing
+// comes in but over lo, nothing is forwarded. init calls it before any link
+// goes up; netd's first Apply replaces it in one transaction.
+func DropAll() error { return New(Options{}).Apply(nil, dropAll()) }
+
+func dropAll() *ruleset.Table {
+	accept := ruleset.Verdict{Kind: ruleset.Accept}
+	return &ruleset.Table{Chains: []ruleset.Chain{
+		{Name: "input", Type: "filter", Hook: ruleset.Input, Drop: true, Rules: []ruleset.Rule{
+			ruleset.R("the router itself", ruleset.Iif{Name: "lo"}, accept)}},
+		{Name: "forward", Type: "filter", Hook: ruleset.Forward, Drop: true},
+	}}
+}
+
+// Apply turns the table from (as Observe gave it; nil when there is none, or
+// to start anew) into to (nil removes it), in one transaction. Sets, maps and
+// flowtables whose definition stays are kept with what was learnt in them;
+// configured sets change by element. Chains are rewritten only when something
+// besides elements differs. Errors name the objects that the kernel refused;
+// after an error nothing has changed.
+func (c *Conn) Apply(from, to *ruleset.Table) error {
+	b := &batch{}
+	switch {
+	case to == nil && from == nil:
+		return nil
+	case to == nil:
+		b.table(unix.NFT_MSG_DELTABLE)
+		return c.commit(b)
+	case from == nil:
+		// Add, delete, add: right whether it exists or not.
+		b.table(unix.NFT_MSG_NEWTABLE)
+		b.table(unix.NFT_MSG_DELTABLE)
+		b.table(unix.NFT_MSG_NEWTABLE)
+		from = &ruleset.Table{}
+	}
+	p := planChange(from, to)
+	p.remove(b)
+	if err := p.add(b); err != nil {
+		return fmt.Errorf("nft: %w", err)
+	}
+	return c.commit(b)
+}
+
+// change is what Apply does about each object.
+type change struct {
+	from, to *ruleset.Table
+	rewrite  bool // all rules, because a chain or something they refer to differs
+
+	keepChain, keepSet, keepHelper, keepFlowtable map[string]bool // defined alike on both sides
+}
+
+func planChange(from, to *ruleset.Table) *change {
+	p := &change{from: from, to: to, rewrite: len(from.Foreign) > 0 ||
+		len(from.Chains) != len(to.Chains) || len(from.Sets) != len(to.Sets) ||
+		len(from.Helpers) != len(to.Helpers) || len(from.Flowtables) != len(to.Flowtables),
+		keepChain: map[string]bool{}, keepSet: map[string]bool{}, keepHelper: map[string]bool{}, keepFlowtable: map[string]bool{}}
+	for _, c := range to.Chains {
+		f := from.Chain(c.Name)
+		if f == nil || !ruleset.SameRules(c, *f) || c.Drop != f.Drop {
+			p.rewrite = true
+		}
+		if f != nil && f.Type == c.Type && f.Hook == c.Hook && f.Priority == c.Priority {
+			p.keepChain[c.Name] = true
+		}
+	}
+	for _, s := range to.Sets {
+		f := from.Set(s.Name)
+		p.keepSet[s.Name] = f != nil && s.SameShape(*f)
+		p.rewrite = p.rewrite || !p.keepSet[s.Name]
+	}
+	for _, h := range to.Helpers {
+		p.keepHelper[h.Name] = slices.Contains(from.Helpers, h)
+		p.rewrite = p.rewrite || !p.keepHelper[h.Name]
+	}
+	for _, f := range to.Flowtables {
+		old := flowtable(from, f.Name)
+		p.keepFlowtable[f.Name] = old != nil && old.Counter == f.Counter
+		p.rewrite = p.rewrite || !p.keepFlowtable[f.Name]
+	}
+	p.rewrite = p.rewrite || len(p.keepChain) != len(to.Chains)
+	return p
+}
+
+func flowtable(t *ruleset.Table, name string) *ruleset.Flowtable {
+	for i := range t.Flowtables {
+		if t.Flowtables[i].Name == name {
+			return &t.Flowtables[i]
+		}
+	}
+	return nil
+}
+
+// remove deletes what goes, users before what they use: rules, elements (of
+// verdict maps), sets, objects, chains.
+func (p *change) remove(b *batch) {
+	if p.rewrite {
+		for _, c := range p.from.Chains {
+			b.flushChain(c.Name)
+		}
+	}
+	for _, s := range p.to.Sets {
+		if p.keepSet[s.Name] {
+			_, del := s.ElementDiff(*p.from.Set(s.Name))
+			b.elements(unix.NFT_MSG_DELSETELEM, s, 0, del)
+		}
+	}
+	for _, s := range p.from.Sets {
+		if !p.keepSet[s.Name] {
+			b.delSet(s.Name)
+		}
+	}
+	for _, h := range p.from.Helpers {
+		if !p.keepHelper[h.Name] {
+			b.delObject(unix.NFT_OBJECT_CT_HELPER, h.Name)
+		}
+	}
+	for _, o := range p.from.Foreign {
+		b.delObject(o.Type, o.Name)
+	}
+	for _, f := range p.from.Flowtables {
+		if !p.keepFlowtable[f.Name] {
+			b.delFlowtable(f.Name)
+		} else if gone := without(f.Devices, flowtable(p.to, f.Name).Devices); len(gone) > 0 {
+			b.flowtable(msgDelFlowtable, ruleset.Flowtable{Name: f.Name, Devices: gone})
+		}
+	}
+	for _, c := range p.from.Chains {
+		if !p.keepChain[c.Name] {
+			b.delChain(c.Name)
+		}
+	}
+}
+
+// add makes what is new, what is used before its users.
+func (p *change) add(b *batch) error {
+	for _, c := range p.to.Chains {
+		if f := p.from.Chain(c.Name); !p.keepChain[c.Name] || f.Drop != c.Drop {
+			b.newChain(c)
+		}
+	}
+	for _, h := range p.to.Helpers {
+		if !p.keepHelper[h.Name] {
+			b.newHelper(h)
+		}
+	}
+	for i, s := range p.to.Sets {
+		if id := uint32(i + 1); !p.keepSet[s.Name] {
+			b.newSet(s, id)
+			b.elements(unix.NFT_MSG_NEWSETELEM, s, id, s.Elements)
+		} else {
+			add, _ := s.ElementDiff(*p.from.Set(s.Name))
+			b.elements(unix.NFT_MSG_NEWSETELEM, s, 0, add)
+		}
+	}
+	for _, f := range p.to.Flowtables {
+		if !p.keepFlowtable[f.Name] {
+			b.flowtable(msgNewFlowtable, f)
+		} else if added := without(f.Devices, flowtable(p.from, f.Name).Devices); len(added) > 0 {
+			b.flowtable(msgNewFlowtable, ruleset.Flowtable{Name: f.Name, Devices: added, Counter: f.Counter})
+		}
+	}
+	if !p.rewrite {
+		return nil
+	}
+	for _, c := range p.to.Chains {
+		for i, r := range c.Rules {
+			if err := b.newRule(c.Name, i+1, r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// without is a less what is in b.
+func without(a, b []string) []string {
+	var out []string
+	for _, s := range a {
+		if !slices.Contains(b, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
