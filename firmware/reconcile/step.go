@@ -1,0 +1,235 @@
+// Package reconcile makes the kernel what plan wants: it observes, diffs,
+// applies, and observes again. It is the only caller of kernel writers.
+package reconcile
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/culvert-fw/culvert/firmware/netstate"
+	"github.com/culvert-fw/culvert/firmware/ruleset"
+)
+
+// Target is a state of the kernel: what it should be, or what it is.
+type Target struct {
+	Net   netstate.State
+	Rules *ruleset.Table // nil: there is no table of ours
+}
+
+// Phase orders the steps. The rules come first so that nothing is ever open
+// that should be closed; what goes comes last so that an interface never
+// loses its last address on the way to another one.
+type Phase int
+
+// The phases, in order.
+const (
+	PhaseRules Phase = iota + 1
+	PhaseSysctl
+	PhaseLinks
+	PhaseAddrs
+	PhaseRoutes
+	PhaseDelete
+	PhaseDevices // flowtable devices, which must exist
+)
+
+// Action is one change as data: of the network state or of the ruleset.
+type Action struct {
+	Net *netstate.Change
+	// The ruleset changes From To in one transaction.
+	From, To *ruleset.Table
+}
+
+// Step is one action, how to take it back, and the setting that wants it.
+type Step struct {
+	Phase Phase
+	Do    Action
+	Undo  *Action // nil: nothing to take back
+	Why   string
+	Lines []string // what a ruleset step changes
+}
+
+// Text is e.g. "ip addr add 192.168.1.1/24 dev br-lan (lan address)".
+func (s Step) Text() string {
+	t := s.Do.Text()
+	if len(s.Lines) > 0 {
+		t += ": " + strings.Join(s.Lines, "; ")
+	}
+	if s.Why != "" {
+		t += " (" + s.Why + ")"
+	}
+	return t
+}
+
+// Text is the action as an admin would type it.
+func (a Action) Text() string {
+	if a.Net != nil {
+		return a.Net.Text()
+	}
+	return "nft: rewrite table inet culvert"
+}
+
+// Plan is what leads from an observed state to the wanted one.
+type Plan struct {
+	Steps   []Step
+	Missing []string // what can't be had, e.g. "interface eth1 does not exist"
+	Foreign []string // what is not ours and is left alone
+}
+
+// Diff returns the steps from have to want. Diff(x, x) has none. was is the
+// table that the observed rules were written from, nil when that is not known:
+// then the ruleset step has no Undo.
+func Diff(want, have Target, was *ruleset.Table) Plan {
+	var p Plan
+	diffRules(&p, want, have, was)
+	diffNet(&p, want.Net, have.Net)
+	slices.SortStableFunc(p.Steps, func(a, b Step) int { return int(a.Phase - b.Phase) })
+	return p
+}
+
+// Network writes links, addresses and routes (kernel/rtnl).
+type Network interface {
+	Observe() (netstate.State, error)
+	Do(netstate.Change) error
+}
+
+// Sysctls writes kernel settings (kernel/sysctl).
+type Sysctls interface {
+	Observe(want []netstate.Sysctl) ([]netstate.Sysctl, error)
+	Do(netstate.Change) error
+}
+
+// Firewall writes the one owned table (kernel/nft).
+type Firewall interface {
+	Observe() (*ruleset.Table, error)
+	Apply(from, to *ruleset.Table) error
+}
+
+// Kernel is everything that is reconciled.
+type Kernel struct {
+	Net    Network
+	Sysctl Sysctls
+	Rules  Firewall
+}
+
+// Observe reads the state in full; of the sysctls only those that want names.
+func (k Kernel) Observe(want Target) (Target, error) {
+	var have Target
+	var err error
+	if have.Net, err = k.Net.Observe(); err != nil {
+		return have, err
+	}
+	if have.Net.Sysctls, err = k.Sysctl.Observe(want.Net.Sysctls); err != nil {
+		return have, err
+	}
+	have.Rules, err = k.Rules.Observe()
+	return have, err
+}
+
+func (k Kernel) do(a Action) error {
+	switch {
+	case a.Net == nil:
+		return k.Rules.Apply(a.From, a.To)
+	case a.Net.Op == netstate.SetSysctl:
+		return k.Sysctl.Do(*a.Net)
+	default:
+		return k.Net.Do(*a.Net)
+	}
+}
+
+// Apply does the steps in order. When one fails, those before it are undone in
+// reverse, and the error tells what is true now.
+func (k Kernel) Apply(steps []Step) error {
+	for i, s := range steps {
+		err := k.do(s.Do)
+		if err == nil {
+			continue
+		}
+		err = fmt.Errorf("step %d of %d failed: %w", i+1, len(steps), err)
+		if stuck := k.undo(steps[:i]); stuck != nil {
+			return errors.Join(err, fmt.Errorf("taking back the %d steps before it failed too, the router is between two states: %w", i, stuck))
+		}
+		if slices.ContainsFunc(steps[:i], func(s Step) bool { return s.Phase == PhaseRules && s.Undo == nil }) {
+			return fmt.Errorf("%w; what came before it was taken back, but the new firewall rules stay", err)
+		}
+		return fmt.Errorf("%w; what came before it was taken back, everything is as it was", err)
+	}
+	return nil
+}
+
+// undo goes on after an error: the more is taken back the better.
+func (k Kernel) undo(steps []Step) (err error) {
+	for _, s := range slices.Backward(steps) {
+		if s.Undo != nil {
+			err = errors.Join(err, k.do(*s.Undo))
+		}
+	}
+	return err
+}
+
+// Converge brings the kernel to want: observe, diff, apply, observe again. It
+// fails when a step fails or when the second diff is not empty. was is as in Diff.
+func (k Kernel) Converge(want Target, was *ruleset.Table) (Result, error) {
+	have, err := k.Observe(want)
+	if err != nil {
+		return Result{}, fmt.Errorf("observe the kernel: %w", err)
+	}
+	p := Diff(want, have, was)
+	res := Result{Have: have, Missing: p.Missing, Foreign: p.Foreign}
+	for _, s := range p.Steps {
+		res.Steps = append(res.Steps, s.Text())
+	}
+	if len(p.Steps) == 0 {
+		return res, nil
+	}
+	if err := k.Apply(p.Steps); err != nil {
+		return res, err
+	}
+	res.Gone = goneAddrs(p.Steps, want)
+	if res.Have, err = k.Observe(want); err != nil {
+		return res, fmt.Errorf("observe the kernel after the change: %w", err)
+	}
+	rest := Diff(want, res.Have, was)
+	res.Missing, res.Foreign = rest.Missing, rest.Foreign
+	if len(rest.Steps) > 0 {
+		var lines []string
+		for _, s := range rest.Steps {
+			lines = append(lines, s.Text())
+		}
+		return res, &DriftError{Remains: lines}
+	}
+	return res, nil
+}
+
+// DriftError tells that every step went well and the kernel still differs.
+type DriftError struct {
+	Remains []string // the steps that are still to be done
+}
+
+func (e *DriftError) Error() string {
+	return "applied, but the kernel still differs: " + strings.Join(e.Remains, "; ")
+}
+
+// Result is what a Converge did.
+type Result struct {
+	Steps   []string     // what was done, one line each
+	Missing []string     // what can't be had, e.g. an interface
+	Foreign []string     // what is not ours and was left alone
+	Gone    []netip.Addr // addresses the router no longer has
+	Have    Target       // the last observation
+}
+
+// goneAddrs lists the addresses that the steps took and no link has now.
+func goneAddrs(steps []Step, want Target) (gone []netip.Addr) {
+	for _, s := range steps {
+		if c := s.Do.Net; c != nil && c.Op == netstate.DeleteAddr {
+			a := c.Addr.Prefix.Addr()
+			if !slices.ContainsFunc(want.Net.Addrs, func(w netstate.Addr) bool { return w.Prefix.Addr() == a }) {
+				gone = append(gone, a)
+			}
+		}
+	}
+	return gone
+}
