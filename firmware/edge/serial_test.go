@@ -1,0 +1,179 @@
+package edge
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/culvert-fw/culvert/firmware/api"
+	"github.com/culvert-fw/culvert/firmware/shell"
+)
+
+// line is a serial line: a pseudo terminal whose other end the test holds.
+func line(t *testing.T) (k *talk, tty string) {
+	t.Helper()
+	needRoot(t)
+	master, slave, err := openPTY(80, 24)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { master.Close(); slave.Close() })
+	return newTalk(t, master, master), slave.Name()
+}
+
+func TestSerialClaimAndLogin(t *testing.T) {
+	k, tty := line(t)
+	r := newRig(t, tty, time.Hour) // the window of SSH is no matter here
+	k.expect("Press Enter to begin.")
+	k.send("\r")
+	k.expect(shell.Greeting)
+	k.expect("New password, or key: ")
+	k.send("\x03")
+	k.expect("New password, or key: ")
+	k.send(password + "\r")
+	k.expect("Once more: ")
+	k.send("something else\r")
+	k.expect("The two differ")
+	k.send(password + "\r")
+	k.expect("Once more: ")
+	k.send(password + "\r")
+	k.expect("The router is yours.")
+	k.expect("SSH host key: SHA256:")
+	k.expect("Claimed on")
+	k.expect("by serial with password")
+	k.expect("culvert> ")
+	k.send("show ver\t\r")
+	k.expect("Culvert 0.1 on test")
+	k.send("ping 192.168.1.1 1000\r")
+	k.expect("1: answer from 192.168.1.1")
+	k.send("\x03")
+	k.expect("culvert> ")
+	k.send("traceroute culvert.lan\r")
+	k.expect(" 1  192.168.1.1 ")
+	k.expect("culvert> ")
+	k.send("ping nowhere.example\r")
+	k.expect("nowhere.example: no name server is known yet")
+	k.send("exit\r")
+	if c := r.Claim(); c == nil || c.Author.Via != "serial" {
+		t.Fatalf("claim: %+v", c)
+	}
+	await(t, "the claim reaches edge", func() bool { return r.edge.cfg.Load().Claimed })
+
+	k.expect("Press Enter to begin.")
+	k.send("\r")
+	k.expect("Password of admin: ")
+	k.send("wrong\r")
+	k.expect("That is not the password.")
+	k.send(password + "\r")
+	k.expect("culvert> ")
+	k.send("\x04")
+	k.expect("Press Enter to begin.")
+	if strings.Contains(k.b.String(), password) {
+		t.Error("the password was shown")
+	}
+}
+
+func TestSerialWithKeysOnly(t *testing.T) {
+	k, tty := line(t)
+	r := newRig(t, tty, time.Minute)
+	r.makeKey(t)
+	r.Edit(t, api.Author{}, "system", "admin", "keys", r.key)
+	await(t, "the key reaches edge", func() bool { return r.edge.cfg.Load().Claimed })
+	k.expect("Press Enter to begin.")
+	k.send("\r")
+	k.expect("whoever holds this cable is the admin")
+	k.expect("culvert> ")
+}
+
+func TestToolbox(t *testing.T) {
+	k, tty := line(t)
+	r := newRig(t, tty, time.Minute)
+	r.makeKey(t)
+	r.Edit(t, api.Author{}, "system", "admin", "keys", r.key)
+	await(t, "the key reaches edge", func() bool { return r.edge.cfg.Load().Claimed })
+	k.expect("Press Enter to begin.")
+	k.send("\r")
+	k.expect("culvert> ")
+	k.send("toolbox\r")
+	k.expect("Leave it with: exit")
+	k.send("tty; echo $((6*7))\r")
+	k.expect("/dev/pts/")
+	k.expect("42")
+	k.send("echo go$((1)); sleep 1000\r")
+	k.expect("go1")
+	k.send("\x03") // it is the program's here
+	k.expect("# ")
+	k.send("echo inter$((1))rupted\r")
+	k.expect("inter1rupted")
+	k.send("exit\r")
+	k.expect("culvert> ")
+	k.send("show version\r")
+	k.expect("Culvert 0.1")
+
+	out, err := r.run(t, "", "typed in\n", "admin@192.168.1.1", "toolbox cat")
+	if err != nil || out != "typed in\n" {
+		t.Errorf("toolbox cat: %q, %v", out, err)
+	}
+	if out, err := r.run(t, "", "", "admin@192.168.1.1", "toolbox exit 3"); err == nil {
+		t.Errorf("toolbox exit 3: status 0, %q", out)
+	}
+}
+
+// TestConfined runs the real command as init does: with its own user and two
+// capabilities. What it starts has none.
+func TestConfined(t *testing.T) {
+	needRoot(t)
+	r := newRig(t, "", time.Minute)
+	r.makeKey(t)
+	dir, err := os.MkdirTemp("/run", "edge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	exe := filepath.Join(dir, "edge")
+	build := exec.Command("go", "build", "-o", exe, "../../cmd/edge")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as on the router
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v: %s", err, out)
+	}
+	r.Netd.Stop()
+	r.Socket = api.Socket
+	r.Start(t)
+	if err := os.Chown(api.Socket, 100, 100); err != nil {
+		t.Fatal(err)
+	}
+	r.SetConfig(func(c *api.EdgeConfig) { c.SSHPort = 23 }) // beside the rig's own
+	r.Edit(t, api.Author{}, "system", "admin", "keys", r.key)
+	const netBindService, netRaw = 10, 13
+	cmd := exec.Command(exe)
+	cmd.Stderr = testLog{t}
+	cmd.Dir = "/"
+	cmd.Env = []string{}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 100, Gid: 100}, AmbientCaps: []uintptr{netBindService, netRaw}, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("edge ended with %v", err)
+		}
+	}()
+	await(t, "ssh listens", func() bool { return listening("192.168.1.1:23") })
+	out, err := r.run(t, "", "", "-p", "23", "admin@192.168.1.1", "toolbox cat /proc/self/status")
+	if err != nil {
+		t.Fatal(err, out)
+	}
+	has(t, out, "Uid:\t100", "CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1")
+	out, err = r.run(t, "", "", "-p", "23", "admin@192.168.1.1", "ping 192.168.1.1 1; ping printer 1")
+	if err != nil {
+		t.Error(err)
+	}
+	has(t, out, "1: answer from 192.168.1.1", "1: answer from 192.168.1.10") // all of lo's subnet answers
+}

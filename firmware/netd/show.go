@@ -1,0 +1,190 @@
+package netd
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/culvert-fw/culvert/firmware/api"
+	"github.com/culvert-fw/culvert/firmware/boot/initctl"
+	"github.com/culvert-fw/culvert/firmware/kernel/conntrack"
+	"github.com/culvert-fw/culvert/firmware/passthrough"
+	"github.com/culvert-fw/culvert/firmware/supervise"
+)
+
+type none struct{}
+
+// status is api.MethodStatus.
+func (d *daemon) status(context.Context, api.Peer, none) (*api.Status, error) {
+	f, want, s := d.known(), d.desired(), d.commits.State()
+	st := &api.Status{
+		Hostname: want.Hostname, Board: d.board.Name, Version: d.version,
+		Uptime: uptime(), Time: time.Now(), ClockSet: f.Synced,
+		Revision: s.Running.N, Claimed: claimed(s.Running.Settings),
+		LAN:    api.LANStatus{Address: want.LAN.Address, Moved: want.LAN.Moved, Leases: len(f.Leases)},
+		Memory: memory(), Conntrack: conntrackFill(), DNS: d.edges.counters(), Problems: d.problems(),
+	}
+	st.WAN = api.WANStatus{
+		Up: f.Links[want.WAN.Device].Carrier, Mode: s.Running.Settings.WAN.Mode,
+		Address: want.WAN.Address, Gateway: want.WAN.Gateway, DNS: want.DNS.Upstreams,
+	}
+	if f.WAN != nil && want.WAN.Address.IsValid() && st.WAN.Mode == "dhcp" {
+		// By the clock that runs now: it may have been set since the lease came.
+		st.WAN.Expires = time.Now().Add(time.Until(f.WAN.Expires))
+	}
+	var services []supervise.Status
+	err := d.init.with(func(c *initctl.Client) (err error) { services, err = c.Services(); return err })
+	if err != nil {
+		d.log.Error("services", "err", err)
+	}
+	for _, v := range services {
+		st.Services = append(st.Services, api.Service{Name: v.Name, State: string(v.State), PID: v.Pid, Restarts: v.Restarts, Since: v.Since, LastExit: v.LastExit})
+	}
+	return st, nil
+}
+
+// problems are all standing ones, one sentence each.
+func (d *daemon) problems() []string {
+	want := d.desired()
+	var ps []string
+	d.mu.Lock()
+	ps = append(ps, d.notes...)
+	if d.undone != "" {
+		ps = append(ps, d.undone)
+	}
+	d.mu.Unlock()
+	err := d.init.with(func(c *initctl.Client) error {
+		st, err := c.Status()
+		if err == nil {
+			ps = append(ps, st.Problems...)
+		}
+		return err
+	})
+	if err != nil {
+		ps = append(ps, sentence(err.Error()))
+	}
+	ps = append(ps, want.Problems...)
+	link := d.linkOf(want.WAN.Device)
+	switch {
+	case link.Index == 0:
+		ps = append(ps, fmt.Sprintf("The WAN port %s is missing: the hardware or its driver does not show it.", want.WAN.Device))
+	case !link.Carrier:
+		ps = append(ps, fmt.Sprintf("No cable or no link on the WAN port %s. Check the cable and the modem.", want.WAN.Device))
+	default:
+		if p := d.wan.problem(); p != "" {
+			ps = append(ps, p)
+		}
+	}
+	if fill := conntrackFill(); fill.Max > 0 && fill.Used > fill.Max*9/10 {
+		ps = append(ps, fmt.Sprintf("The table of connections is nearly full, %d of %d. See who opens so many: show connections", fill.Used, fill.Max))
+	}
+	return ps
+}
+
+// interfaces is api.MethodInterfaces.
+func (d *daemon) interfaces(context.Context, api.Peer, none) ([]api.Interface, error) {
+	want := d.desired()
+	d.mu.Lock()
+	have := d.have.Clone()
+	d.mu.Unlock()
+	list := []api.Interface{}
+	for _, l := range have.Links {
+		i := api.Interface{Name: l.Name, Up: l.Up, Carrier: l.Carrier, MAC: l.MAC, MTU: l.MTU}
+		switch {
+		case l.Name == want.LAN.Device:
+			i.Role = "lan"
+		case l.Name == want.WAN.Device:
+			i.Role = "wan"
+		case slices.Contains(d.board.Ports.LAN, l.Name):
+			i.Role = "lan port"
+		}
+		for _, a := range addresses(have, l.Name) {
+			i.Addresses = append(i.Addresses, a.Prefix)
+		}
+		counters(&i)
+		list = append(list, i)
+	}
+	return list, nil
+}
+
+// leasesOf is api.MethodLeases.
+func (d *daemon) leasesOf(context.Context, api.Peer, none) ([]api.Lease, error) {
+	list := []api.Lease{}
+	for _, l := range d.known().Leases {
+		list = append(list, api.Lease{Addr: l.Addr, MAC: l.MAC, Name: l.Name, Expires: l.Expires, Static: l.Static})
+	}
+	slices.SortFunc(list, func(a, b api.Lease) int { return a.Addr.Compare(b.Addr) })
+	return list, nil
+}
+
+// names of LAN devices by address.
+func (d *daemon) names() map[netip.Addr]string {
+	names := map[netip.Addr]string{}
+	for _, n := range d.desired().DNS.Names {
+		names[n.Addr] = n.Name
+	}
+	return names
+}
+
+// sessions is api.MethodPassthrough.
+func (d *daemon) sessions(context.Context, api.Peer, none) ([]api.Session, error) {
+	var entries []conntrack.Entry
+	err := d.conntrack.Dump(func(e *conntrack.Entry) error {
+		if passthrough.Relevant(e) {
+			entries = append(entries, *e)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	want := d.desired()
+	return passthrough.Sessions(entries, passthrough.View{LAN: want.LAN.Address, Names: d.names(), Now: time.Now(), Uptime: uptime()}), nil
+}
+
+// logOf is api.MethodLog: one service's lines, or all of them by time.
+func (d *daemon) logOf(_ context.Context, _ api.Peer, p api.LogParams) ([]api.LogLine, error) {
+	n := min(max(p.Lines, 0), 2000)
+	if n == 0 {
+		n = 50
+	}
+	names := []string{p.Service}
+	if p.Service == "" {
+		names = append([]string{initctl.LogInit}, serviceNames...)
+	}
+	lines := []api.LogLine{}
+	for _, name := range names {
+		var got []supervise.Line
+		err := d.init.with(func(c *initctl.Client) (err error) { got, err = c.Log(name, n); return err })
+		if err != nil {
+			return nil, &api.Error{Code: "invalid", Text: sentence(err.Error()) + " There are: init, kernel, " + strings.Join(serviceNames, ", ") + "."}
+		}
+		for _, l := range got {
+			lines = append(lines, api.LogLine{Time: l.Wall, Service: name, Text: l.Text})
+		}
+	}
+	slices.SortStableFunc(lines, func(a, b api.LogLine) int { return a.Time.Compare(b.Time) })
+	return lines[max(0, len(lines)-n):], nil
+}
+
+// versionOf is api.MethodVersion.
+func (d *daemon) versionOf(context.Context, api.Peer, none) (*api.Version, error) {
+	return &api.Version{Culvert: d.version, Kernel: kernelRelease(), Go: runtime.Version(), Board: d.board.Name}, nil
+}
+
+// history is api.MethodHistory.
+func (d *daemon) history(context.Context, api.Peer, none) ([]api.Revision, error) {
+	revisions, err := d.store.History()
+	if err != nil {
+		return nil, err
+	}
+	list := []api.Revision{}
+	for _, r := range revisions {
+		list = append(list, d.revision(r))
+	}
+	return list, nil
+}
