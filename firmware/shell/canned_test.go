@@ -1,0 +1,54 @@
+package shell_test
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/culvert-fw/culvert/firmware/api"
+	"github.com/culvert-fw/culvert/firmware/api/apitest"
+)
+
+var (
+	ip = netip.MustParseAddr
+	ap = netip.MustParseAddrPort
+	px = netip.MustParsePrefix
+)
+
+// canned is a router with some traffic.
+func canned(n *apitest.Netd) {
+	now := n.Now()
+	n.Notes = api.LoginNotes{
+		Problems: []string{"WAN offers 192.168.1.0/24, the same as your LAN, so the Internet is off. Fix: set lan address 192.168.77.1/24; commit confirm 2m"},
+	}
+	n.Answers = map[string]any{
+		api.MethodStatus: api.Status{
+			Hostname: "culvert", Board: "qemu-mips", Version: "0.1", Uptime: 26*time.Hour + 3*time.Minute, Time: now, ClockSet: true, Revision: 4, Claimed: true,
+			WAN: api.WANStatus{Up: true, Mode: "dhcp", Address: px("203.0.113.20/24"), Gateway: ip("203.0.113.1"), DNS: []netip.Addr{ip("203.0.113.1")}, Expires: now.Add(50 * time.Minute)},
+			LAN: api.LANStatus{Address: px("192.168.1.1/24"), Leases: 2}, Memory: api.Memory{Total: 60 << 20, Available: 38 << 20, Anonymous: 7 << 20},
+			Conntrack: api.Fill{Used: 120, Max: 16384}, DNS: api.EdgeStats{Queries: 1200, Hits: 900, Failures: 3},
+			Services: []api.Service{{Name: "netd", State: "running", PID: 40, Since: time.Hour}, {Name: "edge", State: "running", PID: 44, Restarts: 1, Since: 5 * time.Minute, LastExit: "signal: killed"}},
+			Problems: []string{"No time server answered yet."},
+		},
+		api.MethodInterfaces: []api.Interface{
+			{Name: "br-lan", Role: "lan", Up: true, Carrier: true, MAC: "52:54:00:00:00:01", MTU: 1500, Addresses: []netip.Prefix{px("192.168.1.1/24")}, RxBytes: 123456, TxBytes: 7654321},
+			{Name: "eth1", Role: "wan", Up: true, MAC: "52:54:00:00:00:02", MTU: 1500},
+		},
+		api.MethodLeases: []api.Lease{
+			{Addr: ip("192.168.1.10"), MAC: "02:00:00:00:00:10", Name: "printer", Static: true},
+			{Addr: ip("192.168.1.100"), MAC: "02:00:00:00:00:64", Name: "laptop", Expires: now.Add(11 * time.Hour)},
+		},
+		api.MethodPassthrough: []api.Session{
+			{Protocol: "pptp", Kind: "control", Device: ip("192.168.1.100"), Name: "laptop", Server: ip("203.0.113.5"), IDs: "port 50412", Age: 95 * time.Second, BytesOut: 1420, BytesIn: 980},
+			{Protocol: "pptp", Kind: "data", Device: ip("192.168.1.100"), Name: "laptop", Server: ip("203.0.113.5"), IDs: "call 0x4a1f/0x0002", Age: 94 * time.Second, BytesOut: 4_812_000, BytesIn: 91_000_000},
+			{Protocol: "ipsec", Kind: "nat-t", Device: ip("192.168.1.101"), Server: ip("198.51.100.9"), IDs: "udp 4500>4500", Age: 3*time.Hour + 20*time.Minute, BytesOut: 70_000, BytesIn: 2_100_000_000},
+			{Protocol: "pptp", Kind: "control", Device: ip("192.168.1.10"), Name: "nas", Server: ip("198.51.100.77"), Inbound: true, IDs: "port 1723", Age: 26 * time.Hour, BytesOut: 10, BytesIn: 0},
+		},
+		api.MethodConnections: []api.Connection{
+			{Protocol: "tcp", Src: ap("192.168.1.100:50412"), Dst: ap("203.0.113.5:1723"), ReplySrc: ap("203.0.113.5:1723"), State: "ESTABLISHED", Bytes: 2400, Timeout: 4 * 24 * time.Hour},
+			{Protocol: "udp", Src: ap("192.168.1.101:4500"), Dst: ap("198.51.100.9:4500"), ReplySrc: ap("198.51.100.9:4500"), State: "", Offloaded: true, Bytes: 2_100_000_000, Timeout: 3 * time.Minute},
+		},
+		api.MethodFirewall: api.Firewall{Ruleset: []string{"table inet culvert {", "}"}},
+		api.MethodLog:      []api.LogLine{{Time: now, Service: "netd", Text: "wan: lease 203.0.113.20/24"}},
+		api.MethodVersion:  api.Version{Culvert: "0.1", Kernel: "6.12.57", Go: "go1.26", Board: "qemu-mips"},
+	}
+}

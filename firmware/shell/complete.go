@@ -1,0 +1,136 @@
+package shell
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/culvert-fw/culvert/firmware/settings"
+)
+
+// helpTimeout bounds what Tab and ? may wait for the network manager.
+const helpTimeout = 3 * time.Second
+
+// key is the line editor's hook: Tab completes, ? helps without being entered.
+func (s *Shell) key(line string, pos int, key rune) (string, int, bool) {
+	if key != '\t' && key != '?' {
+		return "", 0, false
+	}
+	words, partial, inQuote := splitPartial(line[:pos])
+	if inQuote {
+		return "", 0, key == '\t' && false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), helpTimeout)
+	defer cancel()
+	cs, about := s.candidates(ctx, words, partial)
+	if key == '?' {
+		s.explain(line, cs, about)
+		return line, pos, true
+	}
+	left, right := line[:pos], line[pos:]
+	words = wordsOf(cs)
+	switch {
+	case len(words) == 0:
+		return line, pos, true
+	case len(words) == 1:
+		add := words[0][len(partial):]
+		if !strings.HasPrefix(right, " ") {
+			add += " "
+		}
+		left += add
+	default:
+		add := common(words)[len(partial):]
+		if add == "" {
+			s.explain(line, cs, nil)
+			return line, pos, true
+		}
+		left += add
+	}
+	return left + right, len(left), true
+}
+
+// candidates are the words that may stand at the position after words,
+// beginning with partial; about is the command whose arguments they are.
+func (s *Shell) candidates(ctx context.Context, words []string, partial string) ([]settings.Candidate, *args) {
+	at, path := s.root, []string{}
+	for len(words) > 0 && len(at.Sub) > 0 {
+		next, err := match(at, path, words[0])
+		if err != nil {
+			return nil, nil
+		}
+		at, words, path = next, words[1:], append(path, next.Name)
+	}
+	a := &args{cmd: at, path: strings.Join(path, " ")}
+	var all []settings.Candidate
+	switch {
+	case len(at.Sub) > 0:
+		all, a = subCandidates(at), nil
+	case at.complete != nil:
+		all = at.complete(ctx, s, append(words[:len(words):len(words)], partial))
+	}
+	if at.JSON && (strings.HasPrefix(partial, "-") || at.complete == nil) {
+		all = append(all, settings.Candidate{Word: "--json", Help: "for programs"})
+	}
+	var cs []settings.Candidate
+	for _, c := range all {
+		if placeholder(c.Word) || strings.HasPrefix(c.Word, partial) {
+			cs = append(cs, c)
+		}
+	}
+	return cs, a
+}
+
+func subCandidates(at *Command) []settings.Candidate {
+	cs := make([]settings.Candidate, len(at.Sub))
+	for i, c := range at.Sub {
+		cs[i] = settings.Candidate{Word: c.Name, Help: c.Help}
+	}
+	return cs
+}
+
+// placeholder is a candidate that stands for a value and is not typed itself.
+func placeholder(word string) bool {
+	return word == "" || strings.HasPrefix(word, "<")
+}
+
+func wordsOf(cs []settings.Candidate) []string {
+	var ws []string
+	for _, c := range cs {
+		if !placeholder(c.Word) {
+			ws = append(ws, c.Word)
+		}
+	}
+	return ws
+}
+
+// common is the longest beginning that all words share.
+func common(words []string) string {
+	c := words[0]
+	for _, w := range words[1:] {
+		for !strings.HasPrefix(w, c) {
+			c = c[:len(c)-1]
+		}
+	}
+	return c
+}
+
+// explain shows what may come next above the line being edited.
+func (s *Shell) explain(line string, cs []settings.Candidate, about *args) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s%s\n", s.prompt(), line)
+	if about != nil {
+		fmt.Fprintf(&b, "  %s: %s\n", usage(about.path, about.cmd), about.cmd.Help)
+	}
+	t := newTable("", "")
+	for _, c := range cs {
+		t.add("  "+c.Word, c.Help)
+	}
+	var body strings.Builder
+	t.write(&body, s.width())
+	b.WriteString(strings.TrimPrefix(body.String(), "\n"))
+	if len(cs) == 0 && about == nil {
+		b.WriteString("  Nothing fits here. Type help for the commands.\n")
+	}
+	fmt.Fprint(s.c, b.String())
+}

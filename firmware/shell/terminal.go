@@ -1,0 +1,198 @@
+package shell
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"strings"
+
+	"golang.org/x/term"
+)
+
+// errInterrupted is what reading a line returns after Ctrl-C.
+var errInterrupted = errors.New("interrupted")
+
+// maxPaste bounds an import, in bytes.
+const maxPaste = 4 << 20
+
+// console is where a session reads lines and writes text: a Terminal, or
+// plain streams.
+type console interface {
+	io.Writer
+	// line reads a line after showing prompt; io.EOF at the end of input.
+	line(prompt string) (string, error)
+	// secret reads a line that is not shown.
+	secret(prompt string) (string, error)
+	// paste reads until the end of input, Ctrl-D on a terminal or a line ".".
+	paste() ([]byte, error)
+}
+
+// Terminal is a VT100 terminal with a line editor on any pair of streams.
+type Terminal struct {
+	in      *Input
+	out     io.Writer
+	t       *term.Terminal
+	history history
+	width   int
+	height  int
+}
+
+// NewTerminal makes a terminal of in and out, 80 columns wide until SetSize.
+func NewTerminal(in *Input, out io.Writer) *Terminal {
+	t := &Terminal{in: in, out: out, width: 80, height: 24}
+	t.t = term.NewTerminal(struct {
+		io.Reader
+		io.Writer
+	}{in, out}, "")
+	t.t.History = &t.history
+	return t
+}
+
+// SetSize tells the terminal its size in characters; 0 leaves it as it is.
+func (t *Terminal) SetSize(width, height int) {
+	if width <= 0 || height <= 0 {
+		return
+	}
+	t.width, t.height = width, height
+	t.t.SetSize(width, height) //nolint:errcheck // repaints; a dead terminal shows at the next read
+}
+
+// Write shows text, with a carriage return before every newline.
+func (t *Terminal) Write(p []byte) (int, error) { return t.t.Write(p) }
+
+func (t *Terminal) line(prompt string) (string, error) {
+	t.t.SetPrompt(prompt)
+	line, err := t.t.ReadLine()
+	if errors.Is(err, term.ErrPasteIndicator) {
+		err = nil
+	}
+	if t.in.wasInterrupted() {
+		return "", errInterrupted
+	}
+	return line, err
+}
+
+func (t *Terminal) secret(prompt string) (string, error) {
+	line, err := t.t.ReadPassword(prompt)
+	if t.in.wasInterrupted() {
+		return "", errInterrupted
+	}
+	return line, err
+}
+
+// paste reads beside the line editor, whose lines are bounded at 4096 characters.
+func (t *Terminal) paste() ([]byte, error) {
+	var b []byte
+	key := make([]byte, 256)
+	for {
+		n, err := t.in.Read(key)
+		if err != nil {
+			return nil, err
+		}
+		if t.in.wasInterrupted() {
+			io.WriteString(t.t, "\n")
+			return nil, errInterrupted
+		}
+		for _, c := range key[:n] {
+			switch {
+			case c == keyEnd:
+				io.WriteString(t.t, "\n")
+				return b, nil
+			case c == 0x7f || c == '\b':
+				if len(b) > 0 && b[len(b)-1] != '\n' {
+					b = b[:len(b)-1]
+					io.WriteString(t.t, "\b \b")
+				}
+			case c == '\r':
+				io.WriteString(t.t, "\n")
+				if lastLine(b) == "." {
+					return b[:len(b)-1], nil
+				}
+				b = append(b, '\n')
+			default:
+				t.t.Write([]byte{c})
+				b = append(b, c)
+			}
+		}
+		if len(b) > maxPaste {
+			return nil, errors.New("more than 4 MB were pasted; nothing was imported")
+		}
+	}
+}
+
+func lastLine(b []byte) string {
+	s := string(b[max(0, len(b)-64):])
+	return s[strings.LastIndexByte(s, '\n')+1:]
+}
+
+// history keeps commands, not answers to questions.
+type history struct {
+	lines []string // the latest last
+	off   bool
+}
+
+const maxHistory = 100
+
+func (h *history) Add(line string) {
+	if h.off || strings.TrimSpace(line) == "" || len(h.lines) > 0 && h.lines[len(h.lines)-1] == line {
+		return
+	}
+	h.lines = append(h.lines, line)
+	if len(h.lines) > maxHistory {
+		h.lines = h.lines[1:]
+	}
+}
+
+func (h *history) Len() int { return len(h.lines) }
+
+func (h *history) At(i int) string { return h.lines[len(h.lines)-1-i] }
+
+// streams are plain input and output, for scripts.
+type streams struct {
+	in  *bufio.Reader
+	out io.Writer
+}
+
+func newStreams(in io.Reader, out io.Writer) *streams {
+	if in == nil {
+		in = strings.NewReader("")
+	}
+	return &streams{in: bufio.NewReader(in), out: out}
+}
+
+func (s *streams) Write(p []byte) (int, error) { return s.out.Write(p) }
+
+func (s *streams) line(string) (string, error) {
+	var b []byte
+	for {
+		part, err := s.in.ReadSlice('\n')
+		b = append(b, part...)
+		switch {
+		case len(b) > maxPaste:
+			return "", errors.New("a line of more than 4 MB")
+		case err == nil || errors.Is(err, io.EOF) && len(b) > 0:
+			return strings.TrimRight(string(b), "\r\n"), nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return "", err
+		}
+	}
+}
+
+func (s *streams) secret(prompt string) (string, error) { return s.line(prompt) }
+
+func (s *streams) paste() ([]byte, error) {
+	var b []byte
+	for {
+		line, err := s.line("")
+		if errors.Is(err, io.EOF) || line == "." {
+			return b, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		b = append(append(b, line...), '\n')
+		if len(b) > maxPaste {
+			return nil, errors.New("more than 4 MB were given; nothing was imported")
+		}
+	}
+}
