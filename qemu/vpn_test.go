@@ -1,0 +1,288 @@
+package qemu
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/culvert-fw/culvert/firmware/api"
+	"github.com/culvert-fw/culvert/qemu/lab"
+	"github.com/culvert-fw/culvert/qemu/peers"
+)
+
+// together dials from all clients at once and wants payload both ways in every
+// tunnel while all are up; the tunnels stay up until the step ends.
+func together(t *testing.T, hosts []*peers.Host, dial func(*peers.Host) (*lab.Tunnel, error)) []*lab.Tunnel {
+	t.Helper()
+	type result struct {
+		tu  *lab.Tunnel
+		err error
+	}
+	results := make(chan result, len(hosts))
+	began := time.Now()
+	for _, h := range hosts {
+		go func() {
+			tu, err := dial(h)
+			results <- result{tu, err}
+		}()
+	}
+	var tunnels []*lab.Tunnel
+	for range hosts {
+		r := <-results
+		if r.err != nil {
+			t.Errorf("dial: %v", r.err)
+			continue
+		}
+		tunnels = append(tunnels, r.tu)
+	}
+	t.Cleanup(func() {
+		var wg sync.WaitGroup
+		for _, tu := range tunnels {
+			wg.Go(func() { tu.Stop() })
+		}
+		wg.Wait()
+	})
+	if t.Failed() {
+		t.FailNow()
+	}
+	up := time.Since(began)
+	payload(t, tunnels)
+	t.Logf("%d tunnels up after %.1f s, payload through after %.1f s", len(tunnels), up.Seconds(), time.Since(began).Seconds())
+	return tunnels
+}
+
+// payload sends pings through all tunnels at once.
+func payload(t *testing.T, tunnels []*lab.Tunnel) {
+	t.Helper()
+	errs := make(chan error, len(tunnels))
+	for _, tu := range tunnels {
+		go func() { errs <- tu.Payload(10, 500) }()
+	}
+	for range tunnels {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// wantSessions looks at `show passthrough` for data both ways of each device.
+func wantSessions(t *testing.T, l *lab.Lab, protocol, kind string, hosts []*peers.Host) {
+	t.Helper()
+	var all []api.Session
+	if err := l.Show("passthrough", &all); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range hosts {
+		addr := l.Address(h)
+		if !slices.ContainsFunc(all, func(s api.Session) bool {
+			return s.Protocol == protocol && s.Kind == kind && s.Device.String() == addr && s.BytesIn > 0 && s.BytesOut > 0
+		}) {
+			t.Errorf("show passthrough has no %s %s session of %s (%s) with bytes both ways:\n%+v", protocol, kind, h.Name, addr, all)
+		}
+	}
+}
+
+// dialPPTP dials three clients of one PPTP server at once.
+func dialPPTP(t *testing.T, l *lab.Lab) {
+	l.PPTPServer(l.S1)
+	together(t, l.C, func(h *peers.Host) (*lab.Tunnel, error) { return l.PPTP(h, lab.Server1) })
+}
+
+func testPPTP(t *testing.T, l *lab.Lab) {
+	dialPPTP(t, l)
+	wantSessions(t, l, "pptp", "control", l.C)
+	wantSessions(t, l, "pptp", "data", l.C)
+}
+
+// dialL2TP dials three clients of one L2TP server at once, all from port 1701.
+func dialL2TP(t *testing.T, l *lab.Lab) {
+	l.L2TPServer(l.S1)
+	together(t, l.C, func(h *peers.Host) (*lab.Tunnel, error) { return l.L2TP(h, lab.Server1) })
+}
+
+func testL2TP(t *testing.T, l *lab.Lab) {
+	dialL2TP(t, l)
+	wantSessions(t, l, "l2tp", "data", l.C)
+}
+
+// dialNATT dials two IPsec clients of one server, ESP in UDP.
+func dialNATT(t *testing.T, l *lab.Lab) {
+	l.IPsecServer(l.S1, lab.Server1, "auto")
+	together(t, l.C[:2], func(h *peers.Host) (*lab.Tunnel, error) { return l.IPsec(h, lab.Server1, "yes") })
+}
+
+func testNATT(t *testing.T, l *lab.Lab) {
+	dialNATT(t, l)
+	wantSessions(t, l, "ipsec", "nat-t", l.C[:2])
+}
+
+// dialESP dials one IPsec client with native ESP.
+func dialESP(t *testing.T, l *lab.Lab) {
+	l.IPsecServer(l.S2, lab.Server2, "no")
+	together(t, l.C[2:], func(h *peers.Host) (*lab.Tunnel, error) { return l.IPsec(h, lab.Server2, "no") })
+}
+
+func testESP(t *testing.T, l *lab.Lab) {
+	dialESP(t, l)
+	wantSessions(t, l, "ipsec", "esp", l.C[2:])
+}
+
+// testLANPPTP reaches a pptpd at home from the Internet through a port forward.
+func testLANPPTP(t *testing.T, l *lab.Lab) {
+	l.PPTPServer(l.C[0])
+	l.Commit("set firewall forward vpn protocol tcp port 1723 to " + l.Address(l.C[0]))
+	t.Cleanup(func() { l.Commit("delete firewall forward vpn") })
+	wan := l.Online().WAN.Address.Addr().String()
+	together(t, []*peers.Host{l.S2}, func(h *peers.Host) (*lab.Tunnel, error) { return l.PPTP(h, wan) })
+	var all []api.Session
+	if err := l.Show("passthrough", &all); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(all, func(s api.Session) bool {
+		return s.Inbound && s.Kind == "data" && s.Device.String() == l.Address(l.C[0])
+	}) {
+		t.Errorf("show passthrough does not show c1 as a server: %+v", all)
+	}
+}
+
+// refused wants ICMP admin-prohibited for a protocol that is off.
+func refused(t *testing.T, l *lab.Lab, h *peers.Host, what, nmapArgs string) {
+	t.Helper()
+	// The router's answers to the session that was cut count against the
+	// kernel's limit of ICMP messages a device.
+	l.Until(what+" is refused with admin-prohibited", 20*time.Second, func() error {
+		out := l.Sh(h, "nmap -n -Pn --reason --max-retries 1 "+nmapArgs+" "+lab.Server1)
+		if !strings.Contains(out, "admin-prohibited") {
+			return fmt.Errorf("nmap saw:\n%s", out)
+		}
+		return nil
+	})
+}
+
+// testSwitches turns each protocol off under a running session, which must end,
+// and on again, after which a new one must come up, without a reboot.
+func testSwitches(t *testing.T, l *lab.Lab) {
+	h := l.C[1]
+	for _, p := range []struct {
+		name   string
+		server func()
+		dial   func() (*lab.Tunnel, error)
+		probes []string
+	}{
+		{"pptp", func() { l.PPTPServer(l.S1) },
+			func() (*lab.Tunnel, error) { return l.PPTP(h, lab.Server1) }, []string{"-sS -p 1723", "-sO -p 47"}},
+		{"l2tp", func() { l.L2TPServer(l.S1) },
+			func() (*lab.Tunnel, error) { return l.L2TP(h, lab.Server1) }, []string{"-sU -p 1701", "-sO -p 115"}},
+		{"ipsec", func() { l.IPsecServer(l.S1, lab.Server1, "auto") },
+			func() (*lab.Tunnel, error) { return l.IPsec(h, lab.Server1, "yes") }, []string{"-sU -p 500", "-sU -p 4500", "-sO -p 50", "-sO -p 51"}},
+	} {
+		t.Run(p.name, func(t *testing.T) {
+			l := l.For(t)
+			p.server()
+			tu, err := p.dial()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := tu.Payload(3, 100); err != nil {
+				t.Fatal(err)
+			}
+			l.Commit("set passthrough " + p.name + " off")
+			if err := tu.Payload(3, 100); err == nil {
+				t.Error("the running session still carries payload after off")
+			}
+			tu.Stop()
+			for _, probe := range p.probes {
+				refused(t, l, h, p.name, probe)
+			}
+			l.Commit("set passthrough " + p.name + " on")
+			// The first attempt may meet remains of the old session at the server.
+			l.Until(p.name+" after on", 90*time.Second, func() error {
+				tu, err = p.dial()
+				return err
+			})
+			defer tu.Stop()
+			if err := tu.Payload(3, 100); err != nil {
+				t.Errorf("after on: %v", err)
+			}
+		})
+	}
+}
+
+// testKillNetd kills the network manager under traffic: a PPTP tunnel, a TCP
+// transfer, DNS and the admin's session must not notice.
+func testKillNetd(t *testing.T, l *lab.Lab) {
+	l.PPTPServer(l.S1)
+	tunnels := together(t, l.C[:1], func(h *peers.Host) (*lab.Tunnel, error) { return l.PPTP(h, lab.Server1) })
+	before, err := l.Router.Command("show firewall")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ping, err := l.C[1].Start("ping", "-n", "-i", "0.1", "-c", "100", lab.Server1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := l.Router.SSH("192.168.1.1") // stays open across the kill
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	old := servicePID(t, l, "netd")
+	l.KillService("netd")
+	for i := range 5 {
+		l.Sh(l.C[2], fmt.Sprintf("dig +short +time=5 +tries=1 @192.168.1.1 www.example.com | grep -q %s # %d", lab.Server1, i))
+	}
+	payload(t, tunnels)
+	l.Until("a new netd", 30*time.Second, func() error {
+		st, err := l.Status()
+		if err != nil {
+			return err
+		}
+		for _, s := range st.Services {
+			if s.Name == "netd" && s.PID != old && s.PID != 0 {
+				return nil
+			}
+		}
+		return fmt.Errorf("services %+v", st.Services)
+	})
+	if s, err := session.NewSession(); err != nil {
+		t.Errorf("the admin's SSH connection did not survive: %v", err)
+	} else {
+		s.Close()
+	}
+	payload(t, tunnels)
+	l.Until("the ping's end", 60*time.Second, func() error {
+		out, exited, err := ping.Log()
+		if err == nil && !exited {
+			err = fmt.Errorf("still running:\n%s", out)
+		}
+		return err
+	})
+	if out, _, _ := ping.Log(); !strings.Contains(out, " 0% packet loss") {
+		t.Errorf("pings were lost while netd restarted:\n%s", out)
+	}
+	after, err := l.Router.Command("show firewall")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before != after {
+		t.Errorf("the firewall is another one after the restart:\n%s\nbefore:\n%s", after, before)
+	}
+}
+
+func servicePID(t *testing.T, l *lab.Lab, name string) int {
+	t.Helper()
+	st, err := l.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range st.Services {
+		if s.Name == name {
+			return s.PID
+		}
+	}
+	t.Fatalf("no service %s: %+v", name, st.Services)
+	return 0
+}
