@@ -21,15 +21,15 @@ type Board struct {
 	Arch Arch   `json:"arch"`
 	RAM  int    `json:"ram"` // megabytes (1024*1024) the board has at least
 
-	Ports        Ports    `json:"ports"`
-	MAC          string   `json:"mac"` // where addresses come from: "nic" (the hardware's own)
-	Console      Console  `json:"console"`
-	Watchdog     bool     `json:"watchdog"` // there is a hardware watchdog at /dev/watchdog
-	RTC          bool     `json:"rtc"`      // the clock goes on without power
-	Data         Data     `json:"data"`
-	SettingsDisk string   `json:"settings_disk,omitempty"` // disk serial initial settings may come from; empty: not allowed
-	IOPorts      []IOPort `json:"io_ports,omitempty"`      // what a boot loader would have set up, written early in the boot
-	WiFi         string   `json:"wifi"`                    // "no" until a driver is proven
+	Ports        Ports   `json:"ports"`
+	MAC          string  `json:"mac"` // where addresses come from: "nic" (the hardware's own)
+	Console      Console `json:"console"`
+	Watchdog     bool    `json:"watchdog"` // there is a hardware watchdog at /dev/watchdog
+	RTC          bool    `json:"rtc"`      // the clock goes on without power
+	Data         Data    `json:"data"`
+	SettingsDisk string  `json:"settings_disk,omitempty"` // disk serial initial settings may come from; empty: not allowed
+	Quirks       []Quirk `json:"quirks,omitempty"`        // written early in the boot, in this order
+	WiFi         string  `json:"wifi"`                    // "no" until a driver is proven
 
 	Cmdline string  `json:"cmdline"` // of the kernel, complete
 	Kernel  string  `json:"kernel,omitempty"`
@@ -77,11 +77,22 @@ type Data struct {
 	Device string `json:"device,omitempty"`
 }
 
-// IOPort is one byte for an I/O port (PC-like boards).
-type IOPort struct {
-	Port  uint16 `json:"port"`
-	Value uint8  `json:"value"`
-	Why   string `json:"why"`
+// Quirk is something that a boot loader or a perfect machine would have done: a write to a file of
+// the kernel, for example to an I/O port (at its offset in /dev/port) or below /sys.
+type Quirk struct {
+	File   string `json:"file"`
+	Offset int64  `json:"offset,omitempty"`
+	Byte   *uint8 `json:"byte,omitempty"` // either this
+	Text   string `json:"text,omitempty"` // or this is written
+	Why    string `json:"why"`
+}
+
+// Bytes is what is written.
+func (q Quirk) Bytes() []byte {
+	if q.Byte != nil {
+		return []byte{*q.Byte}
+	}
+	return []byte(q.Text)
 }
 
 // QEMU is the machine that stands in for the board. Device models are QEMU's names; an empty one
@@ -187,8 +198,10 @@ func (b *Board) Validate() []error {
 	need(b.Console.Device != "", "console.device: is missing")
 	need(b.Console.Baud > 0, "console.baud: %d, must be above 0", b.Console.Baud)
 	need((b.Data.Serial == "") != (b.Data.Device == ""), "data: needs either serial or device")
-	for i, p := range b.IOPorts {
-		need(p.Why != "", "io_ports[%d].why: is missing", i)
+	for i, q := range b.Quirks {
+		need(strings.HasPrefix(q.File, "/"), "quirks[%d].file: %q is not an absolute path", i, q.File)
+		need((q.Byte != nil) != (q.Text != ""), "quirks[%d]: needs either byte or text", i)
+		need(q.Why != "", "quirks[%d].why: is missing", i)
 	}
 	need(b.WiFi == "no", "wifi: %q, must be \"no\" until a driver is proven", b.WiFi)
 	need(b.Cmdline != "", "cmdline: is missing")

@@ -58,7 +58,7 @@ type Hardware struct {
 	DataDisk     Disk
 	SettingsDisk Disk // read-only disk with initial settings, if the board allows one
 	Watchdog     bool
-	IOPorts      []board.IOPort
+	Quirks       []board.Quirk
 }
 
 // Disk names a block device by its path or, when that is empty, its serial

@@ -183,10 +183,10 @@ func TestLoadHardware(t *testing.T) {
 	want := Hardware{
 		Board: "qemu-mips", Console: "/dev/ttyS0", Watchdog: true,
 		DataDisk: Disk{Serial: "culvert-data"}, SettingsDisk: Disk{Serial: "culvert-settings"},
-		IOPorts: hw.IOPorts,
+		Quirks: hw.Quirks,
 	}
-	if len(hw.IOPorts) != 1 || hw.IOPorts[0].Port != 0x4d1 || hw.IOPorts[0].Value != 1<<2|1<<3 {
-		t.Errorf("I/O ports %+v, want IRQ 10 and 11 level-triggered (ELCR2 of the PIIX4)", hw.IOPorts)
+	if len(hw.Quirks) != 2 || hw.Quirks[0].Offset != 0x4d1 || hw.Quirks[0].Bytes()[0] != 1<<2|1<<3 {
+		t.Errorf("quirks %+v, want IRQ 10 and 11 level-triggered (ELCR2 of the PIIX4) first", hw.Quirks)
 	}
 	if d := cmp.Diff(want, hw); d != "" {
 		t.Error(d)

@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,7 +24,7 @@ func loadHardware(path string) (Hardware, error) {
 		DataDisk:     Disk{Serial: brd.Data.Serial},
 		SettingsDisk: Disk{Serial: brd.SettingsDisk},
 		Watchdog:     brd.Watchdog,
-		IOPorts:      brd.IOPorts,
+		Quirks:       brd.Quirks,
 	}
 	if brd.Console.Device != "" {
 		hw.Console = filepath.Join("/dev", brd.Console.Device)
@@ -34,20 +35,27 @@ func loadHardware(path string) (Hardware, error) {
 	return hw, nil
 }
 
-// writePorts sets up by /dev/port what a boot loader would have.
-func (m *machine) writePorts() error {
-	if len(m.hw.IOPorts) == 0 {
-		return nil
+// writeQuirks does what a boot loader or a perfect machine would have done.
+// One that fails does not keep the others, or the router, from working.
+func (m *machine) writeQuirks() error {
+	var bad []error
+	for _, q := range m.hw.Quirks {
+		if err := writeAt(q.File, q.Bytes(), q.Offset); err != nil {
+			bad = append(bad, fmt.Errorf("quirk of the board (%s): %w", q.Why, err))
+		}
 	}
-	f, err := os.OpenFile("/dev/port", os.O_WRONLY, 0)
+	return errors.Join(bad...)
+}
+
+func writeAt(name string, b []byte, offset int64) error {
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	for _, p := range m.hw.IOPorts {
-		if _, err := f.WriteAt([]byte{p.Value}, int64(p.Port)); err != nil {
-			return fmt.Errorf("port %#x (%s): %w", p.Port, p.Why, err)
-		}
+	if offset > 0 {
+		_, err = f.WriteAt(b, offset)
+	} else {
+		_, err = f.Write(b) // what is below /sys takes no offset
 	}
-	return nil
+	return errors.Join(err, f.Close())
 }

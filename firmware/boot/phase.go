@@ -40,7 +40,7 @@ func phases() []phase {
 		{"Mounts", fatal, false, (*machine).mountAll},
 		{"Console", warn, false, (*machine).openConsole},
 		{"Board", warn, false, (*machine).loadBoard},
-		{"I/O ports", warn, true, (*machine).writePorts},
+		{"Board quirks", warn, true, (*machine).writeQuirks},
 		{"Hostname", warn, false, func(*machine) error { return unix.Sethostname([]byte("culvert")) }},
 		{"Kernel settings", warn, true, (*machine).writeSysctls},
 		// Before any link can go up, so that the router fails closed.

@@ -1,7 +1,7 @@
 package netd
 
 import (
-	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -110,8 +110,8 @@ func TestByHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.until("the roll-back", func() error {
-		if a := r.status().LAN.Address.String(); a != "192.168.1.1/24" {
-			return errors.New(a)
+		if st := r.status(); st.LAN.Address.String() != "192.168.1.1/24" || st.Revision != base {
+			return fmt.Errorf("revision %d, LAN %s", st.Revision, st.LAN.Address)
 		}
 		return nil
 	})
