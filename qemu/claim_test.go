@@ -54,10 +54,13 @@ func testGreeting(t *testing.T, l *lab.Lab) {
 		t.Fatal(err)
 	}
 	want := `This router has no owner yet. Set a password now (12 characters or more), or type "key" to paste an SSH public key. The Internet already works.`
-	text := strings.ReplaceAll(l.Router.Console.Text(), "\r", "")
-	if !strings.Contains(strings.Join(strings.Fields(text), " "), want) {
-		t.Errorf("the serial line does not greet with:\n%s\nbut:\n%s", want, text)
-	}
+	l.Until("the greeting on the serial line", 10*time.Second, func() error {
+		text := strings.ReplaceAll(l.Router.Console.Text(), "\r", "")
+		if !strings.Contains(strings.Join(strings.Fields(text), " "), want) {
+			return fmt.Errorf("want:\n%s\ngot:\n%s", want, text)
+		}
+		return nil
+	})
 }
 
 func testInternetUnclaimed(t *testing.T, l *lab.Lab) {

@@ -83,6 +83,13 @@ func replug(l *lab.Lab, net24 string) {
 	l.Carrier("wan", false)
 	l.Standing("No cable", 90*time.Second)
 	l.Carrier("wan", true)
+	l.Until("a lease of "+net24+".0/24", 90*time.Second, func() error {
+		st, err := l.Status()
+		if err == nil && (!st.WAN.Up || !strings.HasPrefix(st.WAN.Address.String(), net24+".")) {
+			err = fmt.Errorf("WAN is %+v", st.WAN)
+		}
+		return err
+	})
 }
 
 func testLANMoves(t *testing.T, l *lab.Lab) {
@@ -144,7 +151,6 @@ func testWANHeld(t *testing.T, l *lab.Lab) {
 	l.Until("ping after the fix", 60*time.Second, func() error { return l.Ping(l.C[0], lab.Server1) })
 	// Back to the usual addresses.
 	replug(l, "203.0.113")
-	l.Online()
 }
 
 // testGarbage throws noise at every UDP port from both sides, and at the open
@@ -160,6 +166,7 @@ func testGarbage(t *testing.T, l *lab.Lab) {
 				return err
 			}
 			defer c.Close()
+			c.SetDeadline(time.Now().Add(60 * time.Second)) // a write waits for ARP
 			for port := 1; port < 1<<16; port++ {
 				noise(rng, c, to, uint16(port))
 			}

@@ -164,10 +164,11 @@ func testCommitConfirm(t *testing.T, l *lab.Lab) {
 		t.Errorf("LAN is %s, want 192.168.1.1/24 again", got)
 	}
 	var history []api.Revision
-	if err := l.Show("history", &history); err == nil && len(history) > 0 {
-		if last := history[len(history)-1]; last.N <= before {
-			t.Errorf("history ends with revision %d, want the one that was rolled back", last.N)
-		}
+	if err := l.Show("history", &history); err != nil {
+		t.Fatal(err)
+	}
+	if last := history[0]; last.N <= before || last.State != "rolled-back" {
+		t.Errorf("history begins with %+v, want a revision after %d that was rolled back", last, before)
 	}
 }
 
