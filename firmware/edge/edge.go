@@ -84,7 +84,8 @@ func Main() {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: dropTime}))
 	slog.SetDefault(log)
 	if err := confine(); err != nil {
-		log.Error("edge: could not give up rights", "err", err)
+		log.Error("edge: refuses to serve, because it could not be confined", "err", err)
+		os.Exit(1)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()

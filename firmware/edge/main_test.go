@@ -23,11 +23,19 @@ import (
 	"github.com/culvert-fw/culvert/firmware/sshd"
 )
 
-const inNamespace = "CULVERT_TEST_NAMESPACE"
+const (
+	inNamespace = "CULVERT_TEST_NAMESPACE"
+	execEdge    = "CULVERT_TEST_EXEC" // see execDenied
+	denyOption  = "CULVERT_TEST_DENY"
+)
 
 // TestMain runs the tests in network and mount namespaces of their own, where
 // lo is the LAN, /run is empty and port 53 is free.
 func TestMain(m *testing.M) {
+	if exe := os.Getenv(execEdge); exe != "" {
+		fmt.Fprintln(os.Stderr, execDenied(exe))
+		os.Exit(2)
+	}
 	if os.Getenv(inNamespace) == "" && os.Getuid() == 0 {
 		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 		cmd.Env = append(os.Environ(), inNamespace+"=1")

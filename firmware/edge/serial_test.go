@@ -1,11 +1,7 @@
 package edge
 
 import (
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -121,59 +117,4 @@ func TestToolbox(t *testing.T) {
 	if out, err := r.run(t, "", "", "admin@192.168.1.1", "toolbox exit 3"); err == nil {
 		t.Errorf("toolbox exit 3: status 0, %q", out)
 	}
-}
-
-// TestConfined runs the real command as init does: with its own user and two
-// capabilities. What it starts has none.
-func TestConfined(t *testing.T) {
-	needRoot(t)
-	r := newRig(t, "", time.Minute)
-	r.makeKey(t)
-	dir, err := os.MkdirTemp("/run", "edge")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	exe := filepath.Join(dir, "edge")
-	build := exec.Command("go", "build", "-o", exe, "../../cmd/edge")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as on the router
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v: %s", err, out)
-	}
-	r.Netd.Stop()
-	r.Socket = api.Socket
-	r.Start(t)
-	if err := os.Chown(api.Socket, 100, 100); err != nil {
-		t.Fatal(err)
-	}
-	r.SetConfig(func(c *api.EdgeConfig) { c.SSHPort = 23 }) // beside the rig's own
-	r.Edit(t, api.Author{}, "system", "admin", "keys", r.key)
-	const netBindService, netRaw = 10, 13
-	cmd := exec.Command(exe)
-	cmd.Stderr = testLog{t}
-	cmd.Dir = "/"
-	cmd.Env = []string{}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 100, Gid: 100}, AmbientCaps: []uintptr{netBindService, netRaw}, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("edge ended with %v", err)
-		}
-	}()
-	await(t, "ssh listens", func() bool { return listening("192.168.1.1:23") })
-	out, err := r.run(t, "", "", "-p", "23", "admin@192.168.1.1", "toolbox cat /proc/self/status")
-	if err != nil {
-		t.Fatal(err, out)
-	}
-	has(t, out, "Uid:\t100", "CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1")
-	out, err = r.run(t, "", "", "-p", "23", "admin@192.168.1.1", "ping 192.168.1.1 1; ping printer 1")
-	if err != nil {
-		t.Error(err)
-	}
-	has(t, out, "1: answer from 192.168.1.1", "1: answer from 192.168.1.10") // all of lo's subnet answers
 }

@@ -16,17 +16,6 @@ import (
 	"github.com/culvert-fw/culvert/firmware/shell"
 )
 
-// confine gives up what edge got for its children: no ambient capabilities, so
-// that a toolbox has none, and no new privileges by any file.
-func confine() error {
-	_, _, e1 := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, 0)
-	_, _, e2 := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0)
-	if e1 != 0 || e2 != 0 {
-		return fmt.Errorf("ambient capabilities: %v, no new privileges: %v", e1, e2)
-	}
-	return nil
-}
-
 // toolboxShell is the first system shell that is there.
 func toolboxShell() (string, error) {
 	for _, p := range []string{"/bbin/gosh", "/bin/gosh", "/bin/sh"} {
