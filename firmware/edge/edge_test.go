@@ -51,7 +51,7 @@ func TestClaimByPasswordAndLogIn(t *testing.T) {
 	if c == nil || c.Author.Via != "ssh" || c.Author.Addr != netip.MustParseAddr("192.168.1.1") {
 		t.Fatalf("claim: %+v", c)
 	}
-	if strings.Contains(k.b.String(), password) {
+	if strings.Contains(k.seen(), password) {
 		t.Error("the password was shown")
 	}
 	await(t, "the claim reaches edge", func() bool { return r.edge.cfg.Load().Claimed })

@@ -232,9 +232,14 @@ func (k *talk) expect(text string) {
 			return
 		}
 	}
+	k.t.Fatalf("no %q; so far:\n%s", text, k.seen())
+}
+
+// seen is all that was shown so far.
+func (k *talk) seen() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.t.Fatalf("no %q; so far:\n%s", text, k.b.String())
+	return k.b.String()
 }
 
 func (k *talk) send(text string) {

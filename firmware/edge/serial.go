@@ -96,7 +96,7 @@ func (e *Edge) serialLogin(ctx context.Context, t *shell.Terminal) {
 			return
 		}
 	default:
-		fmt.Fprintln(t, "No password is set, only SSH keys: whoever holds this cable is the admin. To change that, type: password")
+		fmt.Fprintln(t, "The serial line is open: no password is set, only SSH keys, so whoever holds this cable is the admin. Close it with: password")
 	}
 	if f := e.ssh.HostFingerprint(); f != "" {
 		fmt.Fprintln(t, "SSH host key: "+f)

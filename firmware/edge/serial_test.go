@@ -68,21 +68,49 @@ func TestSerialClaimAndLogin(t *testing.T) {
 	k.expect("culvert> ")
 	k.send("\x04")
 	k.expect("Press Enter to begin.")
-	if strings.Contains(k.b.String(), password) {
+	if strings.Contains(k.seen(), password) {
 		t.Error("the password was shown")
 	}
 }
 
+// TestSerialWithKeysOnly: the line is open and says so, until a password is set.
 func TestSerialWithKeysOnly(t *testing.T) {
 	k, tty := line(t)
 	r := newRig(t, tty, time.Minute)
+	r.Answers[api.MethodStatus] = api.Status{Hostname: "culvert", Claimed: true}
+	r.Netd.Stop()
+	r.Start(t) // with that answer
 	r.makeKey(t)
 	r.Edit(t, api.Author{}, "system", "admin", "keys", r.key)
 	await(t, "the key reaches edge", func() bool { return r.edge.cfg.Load().Claimed })
 	k.expect("Press Enter to begin.")
 	k.send("\r")
-	k.expect("whoever holds this cable is the admin")
+	k.expect("The serial line is open: no password is set, only SSH keys, so whoever holds this cable is the admin. Close it with: password")
 	k.expect("culvert> ")
+	k.send("show status\r")
+	k.expect("Serial     open, because no password is set; close it with: password")
+	k.expect("culvert> ")
+	k.send("password\r")
+	k.expect("New password (12 characters or more): ")
+	k.send(password + "\r")
+	k.expect("Once more: ")
+	k.send(password + "\r")
+	k.expect("The password is changed.")
+	await(t, "the password reaches edge", func() bool { return r.edge.cfg.Load().Password != "" })
+	k.send("show status\r")
+	k.expect("Settings ")
+	k.expect("Internet ")
+	k.expect("culvert> ")
+	if got := k.seen(); strings.Contains(got[strings.LastIndex(got, "Settings "):], "Serial ") {
+		t.Errorf("show status with a password:\n%s", got)
+	}
+	k.send("exit\r")
+	k.expect("Press Enter to begin.")
+	k.send("\r")
+	k.expect("Password of admin: ")
+	if got := k.seen(); strings.Contains(got[strings.LastIndex(got, "Press Enter"):], "is open") {
+		t.Errorf("with a password:\n%s", got)
+	}
 }
 
 func TestToolbox(t *testing.T) {

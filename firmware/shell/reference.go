@@ -23,6 +23,21 @@ and ends with status 0, or 1 when a command failed.
 - Without a terminal nothing is asked: ` + "`reboot`, `poweroff` and `factory-reset`" + ` want the word ` + "`now`" + ` then, and
   a session that ends with changes that are not committed fails.
 
+## Who gets in
+
+| the router has | serial line | SSH |
+|---|---|---|
+| no owner | offers to set a password or a key | the same, from the LAN and for 30 minutes after power-on |
+| a password | asks for the password | the password |
+| keys only | **open**: no login | the keys |
+| a password and keys | asks for the password | the password or a key |
+
+With SSH keys only the serial line has nothing to ask for: whoever holds the cable is the admin. The line says so at each visit,
+and ` + "`show status`" + ` has a line ` + "`Serial`" + ` while it lasts. To close it, type ` + "`password`" + `, there or over SSH; the password then also
+logs in over SSH, where wrong guesses are slowed.
+
+## Commands
+
 | command | what it does |
 |---|---|
 `)
