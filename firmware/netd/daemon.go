@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -52,6 +53,9 @@ const (
 	resolvFile   = "resolv.conf"
 	leaseFile    = "wan-lease.json"
 )
+
+// startUp is how long netd may take more memory for speed.
+const startUp = 8 * time.Second
 
 // edge's user and group, see rootfs/etc/passwd.
 const edgeUID, edgeGID = 100, 100
@@ -97,6 +101,13 @@ type daemon struct {
 
 // Main runs netd until SIGTERM and returns its exit status.
 func Main() int {
+	// The LAN waits for the first seconds, which are all allocation; GOMEMLIMIT
+	// still bounds them.
+	percent := debug.SetGCPercent(-1)
+	time.AfterFunc(startUp, func() {
+		debug.SetGCPercent(percent)
+		debug.FreeOSMemory()
+	})
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: dropTime}))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
@@ -116,7 +127,7 @@ func dropTime(groups []string, a slog.Attr) slog.Attr {
 }
 
 func run(ctx context.Context, files folders, log *slog.Logger) error {
-	d := &daemon{log: log, files: files, wake: make(chan struct{}, 1), edges: &edges{subs: map[chan *api.EdgeConfig]bool{}}, init: &initClient{}}
+	d := &daemon{log: log, files: files, wake: make(chan struct{}, 1), edges: &edges{subs: map[chan *api.EdgeConfig]bool{}}, init: &initClient{path: filepath.Join(files.run, filepath.Base(initctl.Socket))}}
 	d.wan, d.lan, d.clock = &wanClient{d: d}, &lanServer{d: d}, &clock{d: d}
 	if err := d.readBoard(); err != nil {
 		return err
@@ -247,32 +258,4 @@ func (d *daemon) keep(ctx context.Context, name string, run func(context.Context
 		case <-time.After(pause):
 		}
 	}
-}
-
-// initClient speaks to init, connecting anew when needed.
-type initClient struct {
-	mu sync.Mutex
-	c  *initctl.Client
-}
-
-func (i *initClient) with(f func(*initctl.Client) error) error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.c != nil {
-		if err := f(i.c); err == nil {
-			return nil
-		}
-		i.c.Close()
-		i.c = nil
-	}
-	c, err := initctl.Dial()
-	if err != nil {
-		return err
-	}
-	if err := f(c); err != nil {
-		c.Close()
-		return err
-	}
-	i.c = c
-	return nil
 }
