@@ -26,7 +26,8 @@ const (
 
 	maxUnauthenticated  = 8 // connections that have not logged in
 	maxUnauthenticated1 = 6 // of them from one address, so that one can't lock out all
-	maxSessions         = 8 // connections that have
+	maxSessions         = 8 // connections that have, and those to an unclaimed router
+	maxUnclaimed        = 2 // connections of one address to an unclaimed router
 	handshakeTime       = 30 * time.Second
 	claimTime           = 10 * time.Minute // an unclaimed session's life
 	maxAuthTries        = 6                // keys of an agent count too
@@ -63,11 +64,13 @@ type Server struct {
 	unauth map[netip.Addr]int
 	waits  int // sum of unauth
 	live   int // authenticated connections
+	// unclaimed are the live ones that nobody had to log in for.
+	unclaimed map[netip.Addr]int
 }
 
 // New makes a server; it refuses everybody until SetConfig.
 func New(o Options) *Server {
-	return &Server{o: o, unauth: map[netip.Addr]int{}}
+	return &Server{o: o, unauth: map[netip.Addr]int{}, unclaimed: map[netip.Addr]int{}}
 }
 
 // SetConfig says who may log in from now on. Sessions that live go on.
@@ -156,10 +159,41 @@ func (s *Server) leave(from netip.AddrPort) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waits--
-	if a := from.Addr(); s.unauth[a] > 1 {
-		s.unauth[a]--
-	} else {
-		delete(s.unauth, a)
+	countDown(s.unauth, from.Addr())
+}
+
+// admit takes one of the places for connections that have logged in, or says
+// why there is none.
+func (s *Server) admit(how string, from netip.AddrPort) (refusal string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case how == howNobody && s.unclaimed[from.Addr()] >= maxUnclaimed:
+		return fmt.Sprintf("%d connections from %v are claiming this router already; close one, or wait: they end after %d minutes",
+			maxUnclaimed, from.Addr(), int(claimTime.Minutes()))
+	case s.live >= maxSessions:
+		return fmt.Sprintf("%d connections are in use already; close one of them", maxSessions)
+	}
+	s.live++
+	if how == howNobody {
+		s.unclaimed[from.Addr()]++
+	}
+	return ""
+}
+
+// release gives back what admit took.
+func (s *Server) release(how string, from netip.AddrPort) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.live--
+	if how == howNobody {
+		countDown(s.unclaimed, from.Addr())
+	}
+}
+
+func countDown(n map[netip.Addr]int, a netip.Addr) {
+	if n[a]--; n[a] <= 0 {
+		delete(n, a)
 	}
 }
 
@@ -251,31 +285,30 @@ func (s *Server) serve(ctx context.Context, c net.Conn, from netip.AddrPort, lan
 		return
 	}
 	defer conn.Close()
+	go ssh.DiscardRequests(reqs) // no forwarding: "tcpip-forward" and all others are refused
+	how := conn.Permissions.Extensions[extHow]
+	if refusal := s.admit(how, from); refusal != "" {
+		// It keeps its place among those that have not logged in, and the
+		// handshake's deadline, while it hears why.
+		for nc := range chans {
+			nc.Reject(ssh.ResourceShortage, refusal) //nolint:errcheck // the client may be gone
+		}
+		return
+	}
+	defer s.release(how, from)
 	leave()
 	c.SetDeadline(time.Time{})
-	how := conn.Permissions.Extensions[extHow]
 	if how == howNobody {
 		c.SetDeadline(time.Now().Add(claimTime))
-	}
-	s.mu.Lock()
-	full := s.live >= maxSessions
-	s.live++
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		s.live--
-		s.mu.Unlock()
-	}()
-	if how != howNobody {
+	} else {
 		s.o.Log.Info("sshd: login", "from", from, "with", how, "key", conn.Permissions.Extensions[extKey])
 	}
-	go ssh.DiscardRequests(reqs) // no forwarding: "tcpip-forward" and all others are refused
-	s.channels(ctx, conn, chans, full, local(c), from)
+	s.channels(ctx, conn, chans, local(c), from)
 }
 
 // channels serves a connection's sessions, at most four at a time (one while
 // the router is unclaimed), and refuses every other kind of channel.
-func (s *Server) channels(ctx context.Context, conn *ssh.ServerConn, chans <-chan ssh.NewChannel, full bool, local, remote netip.AddrPort) {
+func (s *Server) channels(ctx context.Context, conn *ssh.ServerConn, chans <-chan ssh.NewChannel, local, remote netip.AddrPort) {
 	most := 4
 	unclaimed := conn.Permissions.Extensions[extHow] == howNobody
 	if unclaimed {
@@ -285,12 +318,8 @@ func (s *Server) channels(ctx context.Context, conn *ssh.ServerConn, chans <-cha
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for nc := range chans {
-		switch {
-		case nc.ChannelType() != "session":
+		if nc.ChannelType() != "session" {
 			nc.Reject(ssh.Prohibited, "this router forwards nothing over SSH")
-			continue
-		case full:
-			nc.Reject(ssh.ResourceShortage, fmt.Sprintf("%d people are logged in already", maxSessions))
 			continue
 		}
 		select {
