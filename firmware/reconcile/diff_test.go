@@ -189,13 +189,6 @@ func converged(t *testing.T, k Kernel, want Target) {
 	}
 }
 
-func texts(steps []Step) (l []string) {
-	for _, s := range steps {
-		l = append(l, s.Text())
-	}
-	return l
-}
-
 // bodyConverge is one property for every kernel: from any state that our
 // steps and a foreign hand lead to, Apply(Diff(want, have)) makes it want, and
 // doing it twice does nothing.

@@ -313,6 +313,62 @@ func TestSecondDiffTellsWhatRemains(t *testing.T) {
 	}
 }
 
+// meddling is a network in which somebody else is at work after one change.
+type meddling struct {
+	Network
+	after string // the change, as text
+	hand  func() error
+}
+
+func (m *meddling) Do(c netstate.Change) error {
+	if err := m.Network.Do(c); err != nil || m.hand == nil || !strings.Contains(c.Text(), m.after) {
+		return err
+	}
+	hand := m.hand
+	m.hand = nil
+	return hand()
+}
+
+// TestDriftIsTriedOnceMore: a commit does not fail because something else
+// changed the kernel just then; when the second try fails, all of it goes.
+func TestDriftIsTriedOnceMore(t *testing.T) {
+	old, want := home("203.0.113.2/24"), home("198.51.100.2/24")
+	for _, blocked := range []bool{false, true} {
+		fk := fake.New(physical...)
+		k := fakeKernel(fk)
+		if _, err := k.Converge(old, nil); err != nil {
+			t.Fatal(err)
+		}
+		k.Net = &meddling{Network: k.Net, after: "addr delete 203", hand: func() error {
+			if blocked {
+				fk.Fault(func(n int, _ string) error {
+					if n == 1 { // 0 is the meddling itself
+						return errFault
+					}
+					return nil
+				})
+			}
+			return fake.Net{Kernel: fk}.Do(netstate.Change{Op: netstate.DeleteAddr, Addr: want.Net.Addrs[1]})
+		}}
+		res, err := k.Converge(want, old.Rules)
+		if blocked {
+			if !errors.Is(err, errFault) || !strings.Contains(err.Error(), "everything is as it was") {
+				t.Errorf("the second try fails: %v", err)
+			}
+			converged(t, k, old)
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		converged(t, k, want)
+		const add = "ip addr add 198.51.100.2/24 dev eth1 (wan mode dhcp)"
+		if n := len(res.Steps); n != 3 || res.Steps[n-1] != add || len(res.Gone) != 1 {
+			t.Errorf("steps %q, gone %v", res.Steps, res.Gone)
+		}
+	}
+}
+
 func TestHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

@@ -141,17 +141,22 @@ func (k Kernel) do(a Action) error {
 
 // Apply does the steps in order. When one fails, those before it are undone in
 // reverse, and the error tells what is true now.
-func (k Kernel) Apply(steps []Step) error {
+func (k Kernel) Apply(steps []Step) error { return k.applyAfter(nil, steps) }
+
+// applyAfter does steps after those that were done already, which an error
+// takes back too.
+func (k Kernel) applyAfter(done, steps []Step) error {
 	for i, s := range steps {
 		err := k.do(s.Do)
 		if err == nil {
 			continue
 		}
-		err = fmt.Errorf("step %d of %d failed: %w", i+1, len(steps), err)
-		if stuck := k.undo(steps[:i]); stuck != nil {
-			return errors.Join(err, fmt.Errorf("taking back the %d steps before it failed too, the router is between two states: %w", i, stuck))
+		before := slices.Concat(done, steps[:i])
+		err = fmt.Errorf("step %d of %d failed: %w", len(before)+1, len(done)+len(steps), err)
+		if stuck := k.undo(before); stuck != nil {
+			return errors.Join(err, fmt.Errorf("taking back the %d steps before it failed too, the router is between two states: %w", len(before), stuck))
 		}
-		if slices.ContainsFunc(steps[:i], func(s Step) bool { return s.Phase == PhaseRules && s.Undo == nil }) {
+		if slices.ContainsFunc(before, func(s Step) bool { return s.Phase == PhaseRules && s.Undo == nil }) {
 			return fmt.Errorf("%w; what came before it was taken back, but the new firewall rules stay", err)
 		}
 		return fmt.Errorf("%w; what came before it was taken back, everything is as it was", err)
@@ -169,38 +174,52 @@ func (k Kernel) undo(steps []Step) (err error) {
 	return err
 }
 
-// Converge brings the kernel to want: observe, diff, apply, observe again. It
-// fails when a step fails or when the second diff is not empty. was is as in Diff.
+// rounds is how often Converge applies what differs: a drop in between (a
+// driver that settles, another program) is no reason to fail a commit.
+const rounds = 2
+
+// Converge brings the kernel to want: observe, diff, apply, observe again, and
+// once more when the second diff is not empty. It fails when a step fails or
+// when something differs even then. was is as in Diff.
 func (k Kernel) Converge(want Target, was *ruleset.Table) (Result, error) {
 	have, err := k.Observe(want)
 	if err != nil {
 		return Result{}, fmt.Errorf("observe the kernel: %w", err)
 	}
 	p := Diff(want, have, was)
-	res := Result{Have: have, Missing: p.Missing, Foreign: p.Foreign}
-	for _, s := range p.Steps {
-		res.Steps = append(res.Steps, s.Text())
-	}
-	if len(p.Steps) == 0 {
-		return res, nil
-	}
-	if err := k.Apply(p.Steps); err != nil {
-		return res, err
-	}
-	res.Gone = goneAddrs(p.Steps, want)
-	if res.Have, err = k.Observe(want); err != nil {
-		return res, fmt.Errorf("observe the kernel after the change: %w", err)
-	}
-	rest := Diff(want, res.Have, was)
-	res.Missing, res.Foreign = rest.Missing, rest.Foreign
-	if len(rest.Steps) > 0 {
-		var lines []string
-		for _, s := range rest.Steps {
-			lines = append(lines, s.Text())
+	res := Result{Have: have}
+	var done []Step
+	for round := 0; len(p.Steps) > 0 && round < rounds; round++ {
+		res.Steps = append(res.Steps, texts(p.Steps)...)
+		// What is to be done again was taken back by somebody else: once.
+		done = slices.DeleteFunc(done, func(s Step) bool {
+			return s.Do.Net != nil && slices.ContainsFunc(p.Steps, func(n Step) bool { return n.Text() == s.Text() })
+		})
+		if err := k.applyAfter(done, p.Steps); err != nil {
+			return res, err
 		}
-		return res, &DriftError{Remains: lines}
+		done = append(done, p.Steps...)
+		if slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Do.Net == nil }) {
+			was = want.Rules
+		}
+		if res.Have, err = k.Observe(want); err != nil {
+			return res, fmt.Errorf("observe the kernel after the change: %w", err)
+		}
+		p = Diff(want, res.Have, was)
+	}
+	res.Missing, res.Foreign = p.Missing, p.Foreign
+	res.Gone = goneAddrs(done, want)
+	if len(p.Steps) > 0 {
+		return res, &DriftError{Remains: texts(p.Steps)}
 	}
 	return res, nil
+}
+
+func texts(steps []Step) (lines []string) {
+	for _, s := range steps {
+		lines = append(lines, s.Text())
+	}
+	return lines
 }
 
 // DriftError tells that every step went well and the kernel still differs.
