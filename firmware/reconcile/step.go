@@ -191,10 +191,6 @@ func (k Kernel) Converge(want Target, was *ruleset.Table) (Result, error) {
 	var done []Step
 	for round := 0; len(p.Steps) > 0 && round < rounds; round++ {
 		res.Steps = append(res.Steps, texts(p.Steps)...)
-		// What is to be done again was taken back by somebody else: once.
-		done = slices.DeleteFunc(done, func(s Step) bool {
-			return s.Do.Net != nil && slices.ContainsFunc(p.Steps, func(n Step) bool { return n.Text() == s.Text() })
-		})
 		if err := k.applyAfter(done, p.Steps); err != nil {
 			return res, err
 		}
