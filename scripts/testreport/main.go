@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 )
 
@@ -34,7 +33,6 @@ type report struct {
 
 func main() {
 	logName := flag.String("log", "", "file for the full output")
-	again := flag.String("failed", "", "file for the names of the failed tests, as a pattern for -run")
 	flag.Parse()
 	log, err := os.Create(*logName)
 	if err != nil {
@@ -55,33 +53,10 @@ func main() {
 	if err := log.Close(); err != nil {
 		fmt.Fprintln(os.Stderr, "testreport:", err)
 	}
-	if *again != "" {
-		if err := os.WriteFile(*again, []byte(r.pattern()), 0o644); err != nil {
-			fmt.Fprintln(os.Stderr, "testreport:", err)
-			os.Exit(1)
-		}
-	}
 	if len(r.bad) > 0 {
 		fmt.Fprintf(r.out, "FAILED: %s\nfull output: %s\n", strings.Join(r.bad, ", "), *logName)
 		os.Exit(1)
 	}
-}
-
-// pattern matches the failed top-level tests, "" when none failed.
-func (r *report) pattern() string {
-	var names []string
-	for _, tests := range r.failed {
-		for _, t := range tests {
-			if !strings.Contains(t, "/") && !slices.Contains(names, t) {
-				names = append(names, t)
-			}
-		}
-	}
-	if len(names) == 0 {
-		return ""
-	}
-	slices.Sort(names)
-	return "^(" + strings.Join(names, "|") + ")$"
 }
 
 func (r *report) read(in io.Reader, log io.Writer) error {
