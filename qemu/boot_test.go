@@ -12,6 +12,7 @@ import (
 	"github.com/culvert-fw/culvert/firmware/settings"
 	"github.com/culvert-fw/culvert/qemu/lab"
 	"github.com/culvert-fw/culvert/qemu/peers"
+	"github.com/culvert-fw/culvert/qemu/vm"
 )
 
 // TestFreshBoots boots two fresh routers: each makes a host key of its own.
@@ -40,10 +41,12 @@ func TestFreshBoots(t *testing.T) {
 // the router answers and when the Internet does.
 func reportBoot(t *testing.T, l *lab.Lab) {
 	c := l.C[0]
-	l.Sh(c, "ip addr add 192.168.1.9/24 dev eth0; ip route add default via 192.168.1.1")
+	// The router's MAC address is known: ARP asks but once a second.
+	l.Sh(c, "ip addr add 192.168.1.9/24 dev eth0; ip route add default via 192.168.1.1; "+
+		"ip neigh add 192.168.1.1 lladdr "+vm.DefaultLANMAC+" dev eth0 nud permanent")
 	ping := map[string]*peers.Process{}
 	for name, addr := range map[string]string{"the LAN answers": "192.168.1.1", "first packet through NAT": lab.Server1} {
-		p, err := c.Start("sh", "-c", "until ping -n -D -i 0.05 -W 1 -c 1 "+addr+" | grep time=; do :; done")
+		p, err := c.Start("sh", "-c", "until ping -n -D -W 0.2 -c 1 "+addr+" | grep time=; do :; done")
 		if err != nil {
 			t.Fatal(err)
 		}

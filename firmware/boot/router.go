@@ -105,6 +105,7 @@ func routerServices(env ServiceEnv) []supervise.Service {
 			// DNS and SSH below port 1024; ping and traceroute.
 			Caps:        []uintptr{unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_RAW},
 			OOMScoreAdj: -400,
+			Nice:        5, // the network first
 			Ready:       supervise.Ready{FD: true},
 			StopTimeout: 3e9,
 		},

@@ -30,6 +30,7 @@ type Service struct {
 	Confine bool
 
 	OOMScoreAdj int // -1000 (never killed) to 1000
+	Nice        int // 0 to 19 (first to wait for a CPU)
 
 	Ready Ready
 	// StopTimeout is how long the process may take after SIGTERM before it is
@@ -59,6 +60,8 @@ func (s *Service) check() error {
 		return fmt.Errorf("service %s: no command", s.Name)
 	case s.OOMScoreAdj < -1000 || s.OOMScoreAdj > 1000:
 		return fmt.Errorf("service %s: OOM score %d, allowed are -1000 to 1000", s.Name, s.OOMScoreAdj)
+	case s.Nice < 0 || s.Nice > 19:
+		return fmt.Errorf("service %s: nice %d, allowed are 0 to 19", s.Name, s.Nice)
 	}
 	return nil
 }
@@ -179,10 +182,10 @@ func awaitSocket(path string, done <-chan struct{}, ready func()) {
 	}
 }
 
-// fork starts svc. Capability bounding set and no_new_privs belong to the
-// calling thread and are inherited by what it forks; Go cannot set them in the
-// child. So a confined service is forked by a thread of its own that gives them
-// up first and ends with its goroutine, because it stays locked to it.
+// fork starts svc. Niceness, capability bounding set and no_new_privs belong to
+// the calling thread and are inherited by what it forks; Go cannot set them in
+// the child. So such a service is forked by a thread of its own that takes them
+// on first and ends with its goroutine, because it stays locked to it.
 func fork(svc *Service, env []string, files []uintptr) (int, error) {
 	dir := svc.Dir
 	if dir == "" {
@@ -193,7 +196,7 @@ func fork(svc *Service, env []string, files []uintptr) (int, error) {
 		attr.Sys.Credential = &syscall.Credential{Uid: svc.UID, Gid: svc.GID}
 	}
 	attr.Sys.AmbientCaps = svc.Caps
-	if !svc.Confine {
+	if !svc.Confine && svc.Nice == 0 {
 		return syscall.ForkExec(svc.Argv[0], svc.Argv, attr)
 	}
 	type result struct {
@@ -202,7 +205,7 @@ func fork(svc *Service, env []string, files []uintptr) (int, error) {
 	}
 	out := make(chan result, 1)
 	go onSpareThread(func() {
-		if err := confineThread(svc); err != nil {
+		if err := prepareThread(svc); err != nil {
 			out <- result{0, err}
 			return
 		}
@@ -228,6 +231,19 @@ func onSpareThread(f func()) {
 	}()
 	<-done
 	runtime.UnlockOSThread()
+}
+
+// prepareThread makes the calling thread, and so what it forks, what svc asks for.
+func prepareThread(svc *Service) error {
+	if svc.Nice != 0 {
+		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, svc.Nice); err != nil {
+			return fmt.Errorf("nice %d not set: %w", svc.Nice, err)
+		}
+	}
+	if !svc.Confine {
+		return nil
+	}
+	return confineThread(svc)
 }
 
 // confineThread gives up, for the calling thread and its future children, all

@@ -255,9 +255,20 @@ func TestOOMScore(t *testing.T) {
 	}
 }
 
+func TestNice(t *testing.T) {
+	s, _ := runServices(t, Service{Name: "x", Argv: sh("exec cat /proc/self/stat"), Nice: 7, Backoff: Backoff{Min: time.Hour, Max: time.Hour}})
+	eventually(t, "it has ended", func() bool { return s.Status()[0].State == Waiting })
+	if f := strings.Fields(logText(s.Log("x"))); len(f) < 19 || f[18] != "7" {
+		t.Errorf("nice is not 7 in %q (19th)", f)
+	}
+	if own, err := unix.Getpriority(unix.PRIO_PROCESS, os.Getpid()); err != nil || own != 20 {
+		t.Errorf("the supervisor's own priority is %d (%v), want 20 (nice 0)", own, err)
+	}
+}
+
 func TestAddRefusesNonsense(t *testing.T) {
 	s := New(Options{})
-	for _, svc := range []Service{{}, {Name: "x"}, {Name: "x", Argv: sh(""), OOMScoreAdj: 1001}} {
+	for _, svc := range []Service{{}, {Name: "x"}, {Name: "x", Argv: sh(""), OOMScoreAdj: 1001}, {Name: "x", Argv: sh(""), Nice: 20}} {
 		if err := s.Add(svc); err == nil {
 			t.Errorf("accepted %+v", svc)
 		}
