@@ -10,8 +10,6 @@ import (
 	"strings"
 
 	bolt "go.etcd.io/bbolt"
-
-	"github.com/culvert-fw/culvert/firmware/settings"
 )
 
 // Where the settings came from after a damage.
@@ -253,10 +251,7 @@ func (s *Store) restore(rec *Recovery, conf record, lost bool) (record, error) {
 		choose(rec, &keep, s.path, strings.NewReader(""))
 		rec.say("The settings database had lost its last commit. Revision %d was restored from the last good copy.", keep.confirmed.N)
 	} else {
-		admin, ok := findAdmin(conf.Settings)
-		if !ok {
-			admin = settings.Admin{}
-		}
+		admin := credentialsIn(conf.Settings).admin
 		keep.confirmed, rec.From = defaultsFor(admin, []entry{{bucketRevisions, revKey(s.last()), nil}}), FromDefaults
 		rec.say("The settings (revision %d) can't be used by this firmware. The router started on default settings; the admin's password and keys were kept. Revision %d is still in the history.", conf.N, conf.N)
 	}

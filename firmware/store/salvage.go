@@ -94,14 +94,14 @@ func choose(rec *Recovery, keep *salvaged, path string, f io.ReaderAt) {
 	case keep.confirmed.N != 0:
 		rec.From = FromDatabase
 	default:
-		admin, ok := findAdmin(raw)
-		if !ok {
-			admin, ok = findAdminFile(f)
+		best := credentialsIn(raw)
+		if c := credentialsInFile(f); best.older(c) {
+			best = c
 		}
-		if !ok {
+		if !best.found {
 			return
 		}
-		keep.confirmed, rec.From = defaultsFor(admin, keep.entries), FromDefaults
+		keep.confirmed, rec.From = defaultsFor(best.admin, keep.entries), FromDefaults
 	}
 }
 
@@ -116,42 +116,4 @@ func defaultsFor(admin settings.Admin, entries []entry) record {
 		}
 	}
 	return record{Rev{N: n, State: StateConfirmed, Message: "defaults with the admin's credentials, after a damage"}, set.Compact()}
-}
-
-// findAdmin looks for the credentials in what may be damaged settings: the
-// last object named "admin" that is right in itself.
-func findAdmin(text []byte) (best settings.Admin, found bool) {
-	mark := []byte(`"admin":`)
-	for {
-		i := bytes.Index(text, mark)
-		if i < 0 {
-			return best, found
-		}
-		text = text[i+len(mark):]
-		var a settings.Admin
-		if json.NewDecoder(bytes.NewReader(text[:min(len(text), 256<<10)])).Decode(&a) != nil || (a.Password == "" && len(a.Keys) == 0) {
-			continue
-		}
-		set := settings.Default()
-		set.System.Admin = a
-		if len(set.Validate()) == 0 {
-			best, found = a, true
-		}
-	}
-}
-
-// findAdminFile is findAdmin for a whole file, in overlapping pieces.
-func findAdminFile(f io.ReaderAt) (best settings.Admin, found bool) {
-	const piece, overlap = 512 << 10, 64 << 10
-	buf := make([]byte, piece)
-	for off := int64(0); off < maxFile; off += piece - overlap {
-		n, err := f.ReadAt(buf, off)
-		if a, ok := findAdmin(buf[:n]); ok {
-			best, found = a, true
-		}
-		if err != nil {
-			break
-		}
-	}
-	return best, found
 }
