@@ -170,3 +170,25 @@ func TestCopyAndDatabaseDamaged(t *testing.T) {
 		s.Close()
 	}
 }
+
+// TestConfirmedBeforeTheDamage: the page on which a revision still waits for
+// its confirm is older than the one on which it was confirmed.
+func TestConfirmedBeforeTheDamage(t *testing.T) {
+	for n := 1; n <= 12; n++ {
+		path := dbPath(t)
+		s, _ := open(t, path)
+		for i := 1; i <= n; i++ {
+			r := begin(t, s, i)
+			if _, err := s.Confirm(r.N); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.Close()
+		db := read(t, path)
+		clear(db[:2*pageSize])
+		rec, was, _ := usableAfter(t, place(t, t.TempDir(), db, nil))
+		if want := fmt.Sprintf("%d router%d", n, n); was != want || rec.From != FromDatabase {
+			t.Errorf("%d revisions: in force %s (%q), want %s", n, was, rec.From, want)
+		}
+	}
+}

@@ -28,21 +28,26 @@ func salvage(f *os.File) salvaged {
 	if err != nil {
 		return out
 	}
-	have := map[string]bool{}
+	have := map[string]int{} // where in out.entries
 	p := &pages{r: f, size: fi.Size()}
 	p.entry = func(bucket string, k, v []byte) {
 		if bucket == bucketPointers {
 			return
 		}
 		id := bucket + "\x00" + string(k)
-		if !have[id] {
-			have[id] = true
+		i, known := have[id]
+		switch {
+		case !known:
+			have[id] = len(out.entries)
 			out.entries = append(out.entries, entry{bucket, bytes.Clone(k), bytes.Clone(v)})
+		case bucket == bucketRevisions && pending(out.entries[i].value) && !pending(v):
+			out.entries[i].value = bytes.Clone(v) // it was confirmed, or given up, later
 		}
 	}
 	_ = p.check()
 	// The tree may have lost pages: look for revisions and kept values in all.
-	// What the tree had is newer than what turns up here, and wins.
+	// What the tree had is newer than what turns up here, and wins. Of two old
+	// pages' versions of a revision the one that no longer waits is the newer.
 	p.scan(bucketRevisions, Kept)
 	var revs []entry
 	for _, e := range out.entries {
@@ -52,6 +57,12 @@ func salvage(f *os.File) salvaged {
 	}
 	out.confirmed = lastConfirmed(revs)
 	return out
+}
+
+// pending tells whether a revision still waits for its confirm.
+func pending(value []byte) bool {
+	var r record
+	return json.Unmarshal(value, &r) == nil && r.State == StatePending
 }
 
 // lastConfirmed is the newest confirmed record with settings that can be used.
