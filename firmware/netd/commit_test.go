@@ -11,36 +11,23 @@ import (
 	"time"
 
 	"github.com/culvert-fw/culvert/firmware/api"
-	"github.com/culvert-fw/culvert/firmware/rawudp/nstest"
 	"github.com/culvert-fw/culvert/firmware/settings"
 )
 
 // TestStarted: what a commit starts goes on after its session.
 func TestStarted(t *testing.T) {
-	nstest.Require(t)
-	isp := nstest.NewPeer(t, "wan0", "isp0")
-	nstest.NewPeer(t, "lan0", "pc0")
-	initial := settings.Default()
-	for _, l := range []string{"wan mode static", "wan static address 203.0.113.9/24", "wan static gateway 203.0.113.1", "dns upstreams 203.0.113.1"} {
-		if err := settings.Set(initial, strings.Fields(l)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	r := newRouter(t, initial)
+	r := newRouter(t, "", "wan mode static", "wan static address 203.0.113.9/24", "wan static gateway 203.0.113.1", "dns upstreams 203.0.113.1")
 	s, base := r.candidate("wan mode dhcp")
 	if _, err := r.commit(base, s, 0); err != nil {
 		t.Fatal(err)
 	}
-	serveLeases(isp, t.TempDir(), "203.0.113") // only now there is a server to find
+	r.provide("203.0.113") // only now there is a server to find
 	r.online()
 }
 
 // TestSwitch: a new plan in the middle of a commit takes nothing back.
 func TestSwitch(t *testing.T) {
-	nstest.Require(t)
-	provider(t)
-	nstest.NewPeer(t, "lan0", "pc0")
-	r := newRouter(t, nil)
+	r := newRouter(t, "203.0.113")
 	r.online()
 	s, base := r.candidate("wan mode static", "wan static address 203.0.113.9/24", "wan static gateway 203.0.113.1", "dns upstreams 203.0.113.1")
 	if _, err := r.commit(base, s, 0); err != nil {
@@ -68,10 +55,7 @@ func TestSwitch(t *testing.T) {
 // TestPreview: an admin whose session a commit may cut is told before it, and
 // asking changes nothing.
 func TestPreview(t *testing.T) {
-	nstest.Require(t)
-	provider(t)
-	nstest.NewPeer(t, "lan0", "pc0")
-	r := newRouter(t, nil)
+	r := newRouter(t, "203.0.113")
 	s, base := r.candidate("lan address 192.168.5.1/24")
 	p := api.CommitParams{Base: base, Settings: settings.Export(s, true), Preview: true, Author: api.Author{Via: "ssh", Conn: &api.Conn{
 		Local: netip.MustParseAddrPort("192.168.1.1:22"), Remote: netip.MustParseAddrPort("192.168.1.100:40000"),
@@ -94,10 +78,7 @@ func TestPreview(t *testing.T) {
 
 // TestByHand: a LAN address that was only tried is not one that a person chose.
 func TestByHand(t *testing.T) {
-	nstest.Require(t)
-	provider(t)
-	nstest.NewPeer(t, "lan0", "pc0")
-	r := newRouter(t, nil)
+	r := newRouter(t, "203.0.113")
 	byHand := func() bool {
 		b, err := os.ReadFile(filepath.Join(r.files.data, databaseFile))
 		if err != nil {
@@ -132,11 +113,7 @@ func TestByHand(t *testing.T) {
 
 // TestMoved: a person whose LAN moved by itself configures it where it is.
 func TestMoved(t *testing.T) {
-	nstest.Require(t)
-	isp := nstest.NewPeer(t, "wan0", "isp0")
-	nstest.NewPeer(t, "lan0", "pc0")
-	serveLeases(isp, t.TempDir(), "192.168.1")
-	r := newRouter(t, nil)
+	r := newRouter(t, "192.168.1")
 	r.online()
 	if st := r.status(); st.LAN.Address.String() != "192.168.77.1/24" || !st.LAN.Moved {
 		t.Fatalf("the LAN did not move: %+v", st.LAN)

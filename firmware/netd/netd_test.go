@@ -23,20 +23,29 @@ func TestMain(m *testing.M) { nstest.Main(m) }
 const boardJSON = `{"id":"test","name":"two veths","arch":{"goarch":"amd64"},"ram":64,"ports":{"lan":["lan0"],"wan":"wan0"},
 "mac":"nic","console":{"device":"ttyS0","baud":115200},"watchdog":false,"rtc":true,"data":{"serial":"x"},"wifi":"no","cmdline":"x"}`
 
-// router is a netd on the real kernel, in the namespace of the test, between a
-// LAN device and a provider's dnsmasq.
+// testRouter is a netd on the real kernel, in the namespace of the test, between
+// a LAN device and a provider.
 type testRouter struct {
 	t      *testing.T
+	isp    *nstest.Peer // its isp0 is the other end of wan0
+	pc     *nstest.Peer // its pc0 is the other end of lan0
 	files  folders
 	api    *api.Client
 	cancel context.CancelFunc
 	done   chan struct{}
 }
 
-func newRouter(t *testing.T, initial *settings.Settings) *testRouter {
-	nstest.Require(t, "nft", "dnsmasq")
+// newRouter starts a router with the default settings after set commands, whose
+// provider gives leases of a network such as "203.0.113", or none with "".
+func newRouter(t *testing.T, net24 string, set ...string) *testRouter {
+	t.Helper()
+	nstest.Require(t, "nft", "dnsmasq", "nsenter")
 	dir := t.TempDir()
 	r := &testRouter{t: t, files: folders{data: dir + "/data", etc: dir + "/etc", run: dir + "/run"}}
+	r.isp, r.pc = nstest.NewPeer(t, "wan0", "isp0"), nstest.NewPeer(t, "lan0", "pc0")
+	if net24 != "" {
+		r.provide(net24)
+	}
 	for _, d := range []string{r.files.data, r.files.etc, r.files.run} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			t.Fatal(err)
@@ -49,9 +58,8 @@ func newRouter(t *testing.T, initial *settings.Settings) *testRouter {
 	}
 	write(filepath.Join(r.files.etc, boardFile), []byte(boardJSON))
 	write(filepath.Join(r.files.etc, versionFile), []byte("culvert v0-test\n"))
-	if initial == nil {
-		initial = settings.Default()
-	}
+	initial := settings.Default()
+	change(t, initial, set)
 	initial.System.NTP.Servers = nil // this clock is the machine's
 	initial.Firewall.Offload = false // the host's kernel may lack flowtables; the lab's has them
 	write(filepath.Join(r.files.run, initialFile), settings.Export(initial, true))
@@ -136,12 +144,18 @@ func (r *testRouter) candidate(lines ...string) (*settings.Settings, int) {
 	if len(problems) > 0 {
 		r.t.Fatal(problems)
 	}
+	change(r.t, s, lines)
+	return s, have.Revision
+}
+
+// change carries out set commands.
+func change(t *testing.T, s *settings.Settings, lines []string) {
+	t.Helper()
 	for _, l := range lines {
 		if err := settings.Set(s, strings.Fields(l)); err != nil {
-			r.t.Fatal(err)
+			t.Fatal(err)
 		}
 	}
-	return s, have.Revision
 }
 
 func (r *testRouter) commit(base int, s *settings.Settings, wait time.Duration) (api.CommitReply, error) {
@@ -157,17 +171,11 @@ func nftables(args ...string) string {
 	return string(out)
 }
 
-// provider is a DHCP server on the WAN.
-func provider(t *testing.T) *nstest.Peer {
-	isp := nstest.NewPeer(t, "wan0", "isp0")
-	serveLeases(isp, t.TempDir(), "203.0.113")
-	return isp
-}
-
-func serveLeases(isp *nstest.Peer, dir, net24 string) {
-	isp.Run("ip", "addr", "add", net24+".1/24", "dev", "isp0")
-	isp.Start("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--no-resolv", "--no-hosts", "--port=0",
-		"--interface=isp0", "--bind-interfaces", "--dhcp-range="+net24+".50,"+net24+".60,10m", "--dhcp-leasefile="+dir+"/leases",
+// provide starts the provider's DHCP server.
+func (r *testRouter) provide(net24 string) *nstest.Daemon {
+	r.isp.Run("ip", "addr", "add", net24+".1/24", "dev", "isp0")
+	return r.isp.Start("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--no-resolv", "--no-hosts", "--port=0",
+		"--interface=isp0", "--bind-interfaces", "--dhcp-range="+net24+".50,"+net24+".60,10m", "--dhcp-leasefile="+r.t.TempDir()+"/leases",
 		"--dhcp-option=option:router,"+net24+".1", "--dhcp-option=option:dns-server,"+net24+".1", "--log-facility=-")
 }
 
@@ -183,10 +191,7 @@ func (r *testRouter) online() {
 
 // TestLife takes netd from its first start over commits to a restart.
 func TestLife(t *testing.T) {
-	nstest.Require(t)
-	provider(t)
-	nstest.NewPeer(t, "lan0", "pc0")
-	r := newRouter(t, nil)
+	r := newRouter(t, "203.0.113")
 	r.online()
 	if !strings.Contains(nftables("list", "ruleset"), "203.0.113.") {
 		t.Error("the ruleset does not know the WAN's address")
@@ -237,10 +242,7 @@ func TestLife(t *testing.T) {
 
 // TestConfirm: a commit that nobody confirms goes back, and so does a crash.
 func TestConfirm(t *testing.T) {
-	nstest.Require(t)
-	provider(t)
-	nstest.NewPeer(t, "lan0", "pc0")
-	r := newRouter(t, nil)
+	r := newRouter(t, "203.0.113")
 	s, base := r.candidate("system hostname attic")
 	reply, err := r.commit(base, s, time.Second)
 	if err != nil || reply.ConfirmIn == 0 {
@@ -282,10 +284,7 @@ func TestConfirm(t *testing.T) {
 // TestOwner: the first claim wins, secrets stay inside, the last way to log in
 // stays.
 func TestOwner(t *testing.T) {
-	nstest.Require(t)
-	provider(t)
-	nstest.NewPeer(t, "lan0", "pc0")
-	r := newRouter(t, nil)
+	r := newRouter(t, "203.0.113")
 	const hash = "$argon2id$v=19$m=8192,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g"
 	claim := func() error {
 		return r.call(api.MethodClaim, api.ClaimParams{Password: hash, Author: api.Author{Via: "serial"}}, nil)
