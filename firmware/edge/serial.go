@@ -2,7 +2,6 @@ package edge
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -107,15 +106,10 @@ func (e *Edge) serialLogin(ctx context.Context, t *shell.Terminal) {
 // makeRaw turns off the line's own editing and echo. Output processing stays,
 // for the sake of others who write to the console. restore undoes it.
 func makeRaw(tty *os.File) (restore func(), err error) {
-	rc, err := tty.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
 	var old *unix.Termios
-	var terr error
-	err = rc.Control(func(fd uintptr) {
-		if old, terr = unix.IoctlGetTermios(int(fd), unix.TCGETS); terr != nil {
-			return
+	err = control(tty, func(fd int) (err error) {
+		if old, err = unix.IoctlGetTermios(fd, unix.TCGETS); err != nil {
+			return err
 		}
 		t := *old
 		t.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
@@ -123,12 +117,12 @@ func makeRaw(tty *os.File) (restore func(), err error) {
 		t.Cflag &^= unix.CSIZE | unix.PARENB
 		t.Cflag |= unix.CS8 | unix.CLOCAL | unix.CREAD
 		t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
-		terr = unix.IoctlSetTermios(int(fd), unix.TCSETS, &t)
+		return unix.IoctlSetTermios(fd, unix.TCSETS, &t)
 	})
-	if err = errors.Join(err, terr); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("%s: terminal settings: %w", tty.Name(), err)
 	}
 	return func() {
-		rc.Control(func(fd uintptr) { unix.IoctlSetTermios(int(fd), unix.TCSETS, old) }) //nolint:errcheck // the line is gone
+		control(tty, func(fd int) error { return unix.IoctlSetTermios(fd, unix.TCSETS, old) }) //nolint:errcheck // the line is gone
 	}, nil
 }

@@ -13,7 +13,7 @@ import (
 func line(t *testing.T) (k *talk, tty string) {
 	t.Helper()
 	needRoot(t)
-	master, slave, err := openPTY(80, 24)
+	master, slave, err := openPTY()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,7 @@ func toolbox(ctx context.Context, t shell.Toolbox) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
-	if t.Terminal {
+	if t.OnResize != nil {
 		err = onTerminal(cmd, t)
 	} else {
 		err = onStreams(cmd, t)
@@ -75,11 +75,13 @@ func onStreams(cmd *exec.Cmd, t shell.Toolbox) error {
 
 // onTerminal runs cmd on a terminal of its own, joined to the person's.
 func onTerminal(cmd *exec.Cmd, t shell.Toolbox) error {
-	master, slave, err := openPTY(t.Width, t.Height)
+	master, slave, err := openPTY()
 	if err != nil {
 		return fmt.Errorf("no terminal for the toolbox: %w", err)
 	}
 	defer master.Close()
+	t.OnResize(func(width, height int) { resize(master, width, height) })
+	defer t.OnResize(nil)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr.Setctty = true
 	err = cmd.Start()
@@ -102,7 +104,7 @@ func onTerminal(cmd *exec.Cmd, t shell.Toolbox) error {
 }
 
 // openPTY opens a pseudo terminal.
-func openPTY(width, height int) (master, slave *os.File, err error) {
+func openPTY() (master, slave *os.File, err error) {
 	master, err = os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, nil, err
@@ -113,7 +115,7 @@ func openPTY(width, height int) (master, slave *os.File, err error) {
 			return err
 		}
 		n, err = unix.IoctlGetInt(fd, unix.TIOCGPTN)
-		return errors.Join(err, unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(height), Col: uint16(width)}))
+		return err
 	})
 	if err == nil {
 		slave, err = os.OpenFile("/dev/pts/"+strconv.Itoa(n), os.O_RDWR|unix.O_NOCTTY, 0)
@@ -123,6 +125,13 @@ func openPTY(width, height int) (master, slave *os.File, err error) {
 		return nil, nil, err
 	}
 	return master, slave, nil
+}
+
+// resize sets a terminal's size; the kernel tells the programs on it (SIGWINCH).
+func resize(pty *os.File, width, height int) {
+	control(pty, func(fd int) error { //nolint:errcheck // the terminal is gone
+		return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(height), Col: uint16(width)})
+	})
 }
 
 func control(f *os.File, do func(fd int) error) error {

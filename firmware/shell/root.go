@@ -119,7 +119,8 @@ func runHelp(_ context.Context, s *Shell, a args) error {
 
 func (s *Shell) width() int {
 	if t := s.o.Terminal; t != nil {
-		return t.width
+		w, _ := t.size()
+		return w
 	}
 	return 80
 }

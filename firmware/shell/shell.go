@@ -42,12 +42,14 @@ type Options struct {
 
 // Toolbox is one run of the system shell.
 type Toolbox struct {
-	Command       string // "" for an interactive one
-	Terminal      bool   // it gets a terminal (pty)
-	Width, Height int
-	Stdin         io.Reader
-	Stdout        io.Writer
-	Stderr        io.Writer
+	Command string // "" for an interactive one
+	// OnResize calls f with the size of the person's terminal, in characters,
+	// now and at every change, until it is called with nil. It is nil itself
+	// when there is no terminal; otherwise the program gets one (a pty).
+	OnResize func(f func(width, height int))
+	Stdin    io.Reader
+	Stdout   io.Writer
+	Stderr   io.Writer
 }
 
 // Shell is one person's session.

@@ -211,7 +211,7 @@ func runToolbox(ctx context.Context, s *Shell, a args) error {
 		}
 		return s.o.Toolbox(ctx, tb)
 	}
-	tb.Terminal, tb.Width, tb.Height = true, t.width, t.height
+	tb.OnResize = t.onResize
 	tb.Stdin, tb.Stdout, tb.Stderr = rawReader{t.in}, t.out, t.out
 	t.in.setRaw(true)
 	defer t.in.setRaw(false)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync"
 
 	"golang.org/x/term"
 )
@@ -33,8 +34,11 @@ type Terminal struct {
 	out     io.Writer
 	t       *term.Terminal
 	history history
-	width   int
-	height  int
+
+	mu     sync.Mutex
+	width  int
+	height int
+	sized  func(width, height int) // told about a new size; may be nil
 }
 
 // NewTerminal makes a terminal of in and out, 80 columns wide until SetSize.
@@ -53,8 +57,30 @@ func (t *Terminal) SetSize(width, height int) {
 	if width <= 0 || height <= 0 {
 		return
 	}
+	t.mu.Lock()
 	t.width, t.height = width, height
+	if t.sized != nil {
+		t.sized(width, height)
+	}
+	t.mu.Unlock()
 	t.t.SetSize(width, height) //nolint:errcheck // repaints; a dead terminal shows at the next read
+}
+
+// size is the terminal's size in characters.
+func (t *Terminal) size() (width, height int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.width, t.height
+}
+
+// onResize calls f with the size now and with every later one; nil ends it.
+// After it returned, what was set before is not called any more.
+func (t *Terminal) onResize(f func(width, height int)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.sized = f; f != nil {
+		f(t.width, t.height)
+	}
 }
 
 // Write shows text, with a carriage return before every newline.
