@@ -17,9 +17,12 @@ type Config struct {
 	// PoolStart and PoolEnd are the first and the last address given out.
 	PoolStart, PoolEnd netip.Addr
 	LeaseTime          time.Duration // at least 2 minutes
-	DNS                []netip.Addr  // Router's address when empty
-	Domain             string        // option 15; not sent when empty
-	Static             []Static
+	// ShortLease is what clients get for now instead of LeaseTime, at least 2
+	// minutes; 0 means LeaseTime.
+	ShortLease time.Duration
+	DNS        []netip.Addr // Router's address when empty
+	Domain     string       // option 15; not sent when empty
+	Static     []Static
 	// Reserved are names that no client may have, like the router's own.
 	Reserved []string
 }
@@ -44,6 +47,9 @@ func (c *Config) Validate() error {
 	case c.LeaseTime < MinLeaseTime:
 		return fmt.Errorf("DHCP server: lease time %s: must be at least %s", c.LeaseTime, MinLeaseTime)
 	}
+	if c.ShortLease != 0 && c.ShortLease < MinLeaseTime {
+		return fmt.Errorf("DHCP server: short lease time %s: must be at least %s", c.ShortLease, MinLeaseTime)
+	}
 	for _, a := range []netip.Addr{c.PoolStart, c.PoolEnd} {
 		if !c.isHost(a) {
 			return fmt.Errorf("DHCP server: pool %s to %s: %s is no host of %s", c.PoolStart, c.PoolEnd, a, c.Router.Masked())
@@ -67,6 +73,16 @@ func (c *Config) Validate() error {
 		macs[s.MAC.String()], addrs[s.Addr] = true, true
 	}
 	return nil
+}
+
+// lease is for how long an address is given out now. What is stored still
+// counts LeaseTime more (see Lease.Expires), so that short leases, which are
+// renewed every minute, cost no writes.
+func (c *Config) lease() time.Duration {
+	if c.ShortLease != 0 {
+		return c.ShortLease
+	}
+	return c.LeaseTime
 }
 
 // isHost reports whether a is an address of the LAN and not its first or last.

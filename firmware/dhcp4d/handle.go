@@ -309,7 +309,7 @@ func (s *Server) grantReply(req *dhcpv4.DHCPv4, typ dhcpv4.MessageType, addr net
 	d := s.message(req, typ)
 	d.YourIPAddr = addr.AsSlice()
 	s.parameters(d)
-	lease := s.t.cfg.LeaseTime.Truncate(time.Second)
+	lease := s.t.cfg.lease().Truncate(time.Second)
 	d.UpdateOption(dhcpv4.OptIPAddressLeaseTime(lease))
 	d.UpdateOption(dhcpv4.Option{Code: dhcpv4.OptionRenewTimeValue, Value: dhcpv4.Duration(lease / 2)})
 	d.UpdateOption(dhcpv4.Option{Code: dhcpv4.OptionRebindingTimeValue, Value: dhcpv4.Duration(lease / 8 * 7)})

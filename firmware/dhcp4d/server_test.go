@@ -81,6 +81,35 @@ func TestLease(t *testing.T) {
 	})
 }
 
+// TestShortLease: what clients get for now is short, and costs no write at each
+// renewal; afterwards they get the lease time with their next one.
+func TestShortLease(t *testing.T) {
+	bubble(t, func(o *Options) { o.Config.ShortLease = MinLeaseTime }, func(t *testing.T, l *lan) {
+		h := l.host(1)
+		a := h.get()
+		for range 25 {
+			time.Sleep(time.Minute)
+			r := h.renew(a)
+			if h.want(r, ack); r.IPAddressLeaseTime(0) != MinLeaseTime || r.IPAddressRenewalTime(0) != time.Minute {
+				t.Fatalf("lease of %s, renewed after %s", r.IPAddressLeaseTime(0), r.IPAddressRenewalTime(0))
+			}
+		}
+		if n := l.store.count(); n != 1 {
+			t.Errorf("%d writes for one lease, want 1", n)
+		}
+		if err := l.SetConfig(config()); err != nil {
+			t.Fatal(err)
+		}
+		if r := h.renew(a); r.IPAddressLeaseTime(0) != time.Hour {
+			t.Errorf("lease of %s afterwards, want an hour", r.IPAddressLeaseTime(0))
+		}
+		time.Sleep(50 * time.Minute)
+		if l.lease(a) == nil {
+			t.Error("the lease ends before its time")
+		}
+	})
+}
+
 func TestBroadcastFlagAndClientID(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, l *lan) {
 		h := l.host(1)

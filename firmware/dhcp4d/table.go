@@ -315,7 +315,7 @@ func (t *table) grant(c client, addr netip.Addr) *binding {
 		t.dirty[addr] = true
 	}
 	b.mac, b.id, b.name, b.state, b.probing = c.mac, c.id, name, leased, false
-	b.until = t.now().Add(t.cfg.LeaseTime)
+	b.until = t.now().Add(t.cfg.lease())
 	if b.saved.Before(b.until) {
 		t.dirty[addr] = true
 	}

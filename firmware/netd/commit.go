@@ -29,7 +29,10 @@ func (d *daemon) plan(s *settings.Settings) (*plan.Desired, settings.Problems) {
 }
 
 func (d *daemon) planOptions(s *settings.Settings) plan.Options {
-	return plan.Options{LANByHand: d.chosen() || d.setsLAN(s)}
+	byHand := d.chosen() || d.setsLAN(s)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return plan.Options{LANByHand: byHand, LANUnsettled: !d.leased, LANPortsDown: d.portsDown}
 }
 
 // setsLAN tells whether settings that are not confirmed yet bring a LAN address

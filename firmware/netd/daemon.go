@@ -90,11 +90,14 @@ type daemon struct {
 
 	mu     sync.Mutex
 	byHand bool // a person chose the LAN's address
-	facts  facts.Facts
-	have   netstate.State // as it was observed last
-	want   *plan.Desired  // as it was planned last
-	notes  []string       // what the person must know since the start
-	undone string         // the commit that nobody confirmed, until somebody commits again
+	leased bool // the WAN had a lease since the boot
+	// portsDown: the LAN's ports are down for a moment, see moved.
+	portsDown bool
+	facts     facts.Facts
+	have      netstate.State // as it was observed last
+	want      *plan.Desired  // as it was planned last
+	notes     []string       // what the person must know since the start
+	undone    string         // the commit that nobody confirmed, until somebody commits again
 	// carried are the settings carried out last, nil before the first commit.
 	carried *settings.Settings
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/culvert-fw/culvert/firmware/dhcp4d"
 	"github.com/culvert-fw/culvert/firmware/facts"
@@ -102,9 +103,30 @@ func (d *daemon) remember(want *plan.Desired) {
 		return
 	}
 	d.facts.LANMoved = want.LAN.Address
+	d.moved()
 	if err := d.state.Put(keyLANMoved, []byte(want.LAN.Address.String())); err != nil {
 		d.log.Warn("the LAN's new address is not kept over a reboot", "err", err)
 	}
+}
+
+// carrierOff is how long the LAN's ports stay down after a move: long enough
+// for devices that wait whether a lost link comes back.
+const carrierOff = 5 * time.Second
+
+// moved takes the LAN ports' carrier away for a moment. Devices have leases of
+// hours, whose server and gateway are gone: they would ask again when the lease
+// is nearly over, but do at once when their link returns (RFC 4436), and are
+// refused the old address. The caller holds d.mu.
+func (d *daemon) moved() {
+	d.log.Warn("the LAN moved off the WAN's subnet; its ports go down for a moment so that devices notice", "to", d.facts.LANMoved)
+	d.portsDown = true
+	d.replan()
+	time.AfterFunc(carrierOff, func() {
+		d.mu.Lock()
+		d.portsDown = false
+		d.mu.Unlock()
+		d.replan()
+	})
 }
 
 // linkOf returns what was last seen of an interface.

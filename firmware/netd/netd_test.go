@@ -29,6 +29,7 @@ type testRouter struct {
 	t      *testing.T
 	isp    *nstest.Peer // its isp0 is the other end of wan0
 	pc     *nstest.Peer // its pc0 is the other end of lan0
+	uplink *nstest.Daemon
 	files  folders
 	api    *api.Client
 	cancel context.CancelFunc
@@ -172,9 +173,9 @@ func nftables(args ...string) string {
 }
 
 // provide starts the provider's DHCP server.
-func (r *testRouter) provide(net24 string) *nstest.Daemon {
+func (r *testRouter) provide(net24 string) {
 	r.isp.Run("ip", "addr", "add", net24+".1/24", "dev", "isp0")
-	return r.isp.Start("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--no-resolv", "--no-hosts", "--port=0",
+	r.uplink = r.isp.Start("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--no-resolv", "--no-hosts", "--port=0",
 		"--interface=isp0", "--bind-interfaces", "--dhcp-range="+net24+".50,"+net24+".60,10m", "--dhcp-leasefile="+r.t.TempDir()+"/leases",
 		"--dhcp-option=option:router,"+net24+".1", "--dhcp-option=option:dns-server,"+net24+".1", "--log-facility=-")
 }

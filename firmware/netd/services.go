@@ -93,7 +93,7 @@ func (s *lanServer) set(ctx context.Context, want *plan.DHCPServer, hostname str
 	}
 	cfg := dhcp4d.Config{
 		Interface: want.Device, Router: want.Address, PoolStart: want.Start, PoolEnd: want.End,
-		LeaseTime: want.Lease, DNS: want.DNS, Domain: want.Domain, Reserved: []string{hostname, "culvert"},
+		LeaseTime: want.Lease, ShortLease: want.Short, DNS: want.DNS, Domain: want.Domain, Reserved: []string{hostname, "culvert"},
 	}
 	for _, h := range want.Hosts {
 		mac, err := net.ParseMAC(h.MAC)

@@ -99,7 +99,10 @@ func (d *daemon) wanLease(l *dhcp4c.Lease) {
 			w.Routes = append(w.Routes, facts.Route{Dst: r.Dst, Via: r.Via})
 		}
 	}
-	d.learn(func(f *facts.Facts) { f.WAN = w })
+	d.learn(func(f *facts.Facts) {
+		f.WAN = w
+		d.leased = d.leased || w != nil // under d.mu, as the facts are
+	})
 	if w == nil {
 		return // the address is asked for again, also after a reboot
 	}
@@ -168,6 +171,7 @@ func (d *daemon) keptLease() *facts.WANLease {
 func (d *daemon) takeOver(ctx context.Context, have netstate.State) {
 	d.observed(reconcile.Target{Net: have})
 	w := d.keptLease()
+	d.leased = w != nil // not for the first time in this boot: it is kept in RAM
 	if !plan.InForce(d.planBoard, have, w, time.Now()) {
 		return
 	}

@@ -27,7 +27,7 @@ func Overlap(lan, wan netip.Prefix, gateway netip.Addr) bool {
 // the admin what to do.
 func EffectiveLAN(s *settings.Settings, f facts.Facts, byHand bool) (lan netip.Prefix, hold bool, problem string) {
 	lan = s.LAN.Address
-	byHand = byHand || lan != settings.Default().LAN.Address
+	byHand = chosen(s, byHand)
 	if !byHand && f.LANMoved.IsValid() {
 		lan = f.LANMoved
 	}
@@ -54,6 +54,12 @@ func EffectiveLAN(s *settings.Settings, f facts.Facts, byHand bool) (lan netip.P
 	}
 	return lan, true, "WAN offers " + offer.String() + ", " + what +
 		", so the Internet is off. Fix: set lan address " + free.String() + "; commit confirm 2m"
+}
+
+// chosen tells whether a person chose the LAN's address; an address other than
+// the default one is proof.
+func chosen(s *settings.Settings, byHand bool) bool {
+	return byHand || s.LAN.Address != settings.Default().LAN.Address
 }
 
 // freeLAN is the first of 192.168.77.1/24, 192.168.78.1/24 ... 10.77.0.1/24,

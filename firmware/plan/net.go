@@ -15,7 +15,11 @@ const metric = 20
 // ethernetMTU is the MTU of a WAN that neither the settings nor the lease set.
 const ethernetMTU = 1500
 
-func (d *Desired) links(b Board, s *settings.Settings, f facts.Facts) {
+func (d *Desired) links(b Board, s *settings.Settings, f facts.Facts, o Options) {
+	portWhy := "board"
+	if o.LANPortsDown {
+		portWhy = "the LAN moved, its devices have to notice"
+	}
 	bridge := netstate.Link{Name: Bridge, Kind: netstate.Bridge, Up: true, Why: "board"}
 	for i, port := range b.LANPorts {
 		if i == 0 {
@@ -23,7 +27,7 @@ func (d *Desired) links(b Board, s *settings.Settings, f facts.Facts) {
 			// lowest of its ports', which changes as they come and go.
 			bridge.MAC = f.Links[port].MAC
 		}
-		d.Net.Links = append(d.Net.Links, netstate.Link{Name: port, Kind: netstate.Physical, Master: Bridge, Up: true, Why: "board"})
+		d.Net.Links = append(d.Net.Links, netstate.Link{Name: port, Kind: netstate.Physical, Master: Bridge, Up: !o.LANPortsDown, Why: portWhy})
 	}
 	mtu, why := ethernetMTU, "wan mode"
 	switch {

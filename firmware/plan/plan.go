@@ -68,9 +68,12 @@ type DHCPServer struct {
 	Address    netip.Prefix // the router's own, with the LAN's prefix length
 	Start, End netip.Addr   // the pool, both included; Address is never given out
 	Lease      time.Duration
-	Domain     string // "lan"
-	DNS        []netip.Addr
-	Hosts      []Host // fixed addresses, ordered by address
+	// Short is what clients get for now instead of Lease, 0 when that is it:
+	// the LAN may move, which they notice only when they renew.
+	Short  time.Duration
+	Domain string // "lan"
+	DNS    []netip.Addr
+	Hosts  []Host // fixed addresses, ordered by address
 }
 
 // Host is a named device with a fixed address.
@@ -113,7 +116,17 @@ type Options struct {
 	// LANByHand tells that a person chose the LAN address, even if it is the
 	// default one: it never moves by itself.
 	LANByHand bool
+	// LANUnsettled tells that the WAN had no lease since the boot: the first
+	// one may make the LAN move.
+	LANUnsettled bool
+	// LANPortsDown takes the LAN ports' carrier away for a moment: the LAN has
+	// just moved, and clients ask for an address anew when their link returns.
+	LANPortsDown bool
 }
+
+// shortLease is about as long as a client keeps a wrong address when the LAN
+// moves while it is unsettled.
+const shortLease = 2 * time.Minute
 
 // For decides everything. Problems mean that s can't be carried out and
 // nothing is returned; standing problems of a router that works are in
@@ -136,12 +149,15 @@ func For(b Board, s *settings.Settings, f facts.Facts, o Options) (*Desired, set
 	if problem != "" {
 		d.Problems = append(d.Problems, problem)
 	}
-	d.links(b, eff, f)
+	d.links(b, eff, f, o)
 	d.addrs(eff)
 	d.routes(eff, f)
 	d.Net.Sysctls = sysctls(b)
 	d.Net.Sort()
 	d.services(eff, f)
+	if d.DHCP != nil && o.LANUnsettled && !chosen(s, o.LANByHand) && s.WAN.Mode == settings.WANDHCP && shortLease < d.DHCP.Lease {
+		d.DHCP.Short = shortLease
+	}
 	d.rules(b, eff)
 	return d, nil
 }

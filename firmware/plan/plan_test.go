@@ -24,7 +24,8 @@ var testBoard = Board{LANPorts: []string{"eth0"}, WANPort: "eth1", RAM: 64}
 
 // TestGoldens plans each testdata/*.txtar: `set` holds set commands on top of
 // the defaults, `facts` what was learnt, `by-hand` means that a person chose
-// the LAN address, and `plan` is the outcome.
+// the LAN address, `unsettled` and `ports-down` are the options of that name,
+// and `plan` is the outcome.
 func TestGoldens(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -58,6 +59,10 @@ func golden(t *testing.T, file string) {
 			}
 		case "by-hand":
 			o.LANByHand = true
+		case "unsettled":
+			o.LANUnsettled = true
+		case "ports-down":
+			o.LANPortsDown = true
 		case "plan":
 			want = i
 		default:
@@ -107,6 +112,9 @@ func text(d *Desired, problems settings.Problems) string {
 	}
 	if s := d.DHCP; s != nil {
 		line("dhcp server on %s %s: %s to %s for %s, dns %v, domain %s", s.Device, s.Address, s.Start, s.End, s.Lease, s.DNS, s.Domain)
+		if s.Short != 0 {
+			line("  for now: %s", s.Short)
+		}
 		for _, h := range s.Hosts {
 			line("  %s is %s %s", h.MAC, h.Addr, h.Name)
 		}
