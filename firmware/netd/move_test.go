@@ -33,14 +33,14 @@ func TestUnsettled(t *testing.T) {
 exit 0
 `)
 	c := r.pc.Start("udhcpc", "-f", "-i", "pc0", "-s", sh)
-	at := c.Expect(0, "bound 120\n")
+	at := c.Expect(0, "bound 120")
 	r.provide("203.0.113")
 	r.online()
 	renew := func() (lease string) {
 		c.Signal(syscall.SIGUSR1)
-		from := c.Expect(at, "renew ")
-		at = c.Expect(from, "\n")
-		return c.Output()[from : at-1]
+		from := c.Expect(at, "\nrenew ")
+		at = c.Expect(from, "\n") - 1
+		return c.Output()[from:at]
 	}
 	r.until("the lease time of the settings", func() error {
 		if lease := renew(); lease != "43200" {
