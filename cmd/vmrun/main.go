@@ -2,7 +2,7 @@
 //
 //	vmrun -board B -lan NET -wan NET -serial CONSOLE -mem MB -data FILE -settings FILE
 //
-// NET is user[:PORT], tap:NAME, socket:PATH or none; CONSOLE is stdio, unix:PATH or file:PATH.
+// NET is user[:PORT], tap:NAME, socket:PATH or none (the cable is unplugged); CONSOLE is stdio, unix:PATH or file:PATH.
 package main
 
 import (

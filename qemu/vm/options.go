@@ -18,7 +18,7 @@ const (
 	User   NetKind = iota // QEMU's own user-mode network
 	Tap                   // a tap device of the host that exists already
 	Socket                // a unix socket on which QEMU listens
-	None                  // there is no such card
+	None                  // nothing: the card is there, its cable is not
 )
 
 // Net is one network card's other end.
@@ -152,6 +152,10 @@ func (o *Options) Args() ([]string, error) {
 	if o.PIDFile != "" {
 		args = append(args, "-pidfile", o.PIDFile)
 	}
+	if len(o.unplugged()) > 0 {
+		// The machine waits for Run to pull the cables through this socket.
+		args = append(args, "-S", "-chardev", "socket,id=cables,fd="+strconv.Itoa(cablesFD), "-mon", "chardev=cables,mode=control")
+	}
 	return args, nil
 }
 
@@ -168,12 +172,14 @@ func (o *Options) serialArgs() ([]string, error) {
 	return nil, errors.New("no serial console is set")
 }
 
-// netArgs: the first card is the LAN's, the second the WAN's, on every board.
+// netArgs: the first card is the LAN's, the second the WAN's, on every board. A card whose cable is
+// not plugged in is there all the same, or the other would take its place.
 func (o *Options) netArgs(role string, n Net, mac string) []string {
 	var netdev string
 	switch n.Kind {
 	case None:
-		return nil
+		// QEMU warns of a card without a network, so this is one that leads nowhere; see unplug.
+		netdev = "user,id=" + role + ",ipv6=off,restrict=on"
 	case Tap:
 		netdev = "tap,id=" + role + ",script=no,downscript=no,ifname=" + escape(n.Name)
 	case Socket:

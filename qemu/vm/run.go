@@ -39,7 +39,7 @@ func Run(ctx context.Context, o Options, s Streams) error {
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
 	c.WaitDelay = stopWait
-	err = c.Run()
+	err = start(ctx, c, o.unplugged())
 	switch {
 	case ctx.Err() != nil:
 		return nil
@@ -49,6 +49,35 @@ func Run(ctx context.Context, o Options, s Streams) error {
 		return fmt.Errorf("%s: %w", o.Board.QEMU.Binary, err)
 	}
 	return nil
+}
+
+// start runs QEMU to its end, with the cables of the named cards pulled before the router's first
+// instruction.
+func start(ctx context.Context, c *exec.Cmd, unplugged []string) error {
+	if len(unplugged) == 0 {
+		return c.Run()
+	}
+	conn, theirs, err := controlPair()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer theirs.Close()
+	c.ExtraFiles = []*os.File{theirs}
+	if err := c.Start(); err != nil {
+		return err
+	}
+	theirs.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	cables := unplug(conn, unplugged)
+	if cables != nil {
+		// It still waits for its start. An end of its own shows in Wait, with the better reason.
+		_ = c.Process.Signal(syscall.SIGTERM)
+	}
+	if err := c.Wait(); err != nil {
+		return err
+	}
+	return cables
 }
 
 // PrepareData makes the disk for /data when the file is not there. An existing one is used as it

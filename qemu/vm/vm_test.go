@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -229,4 +230,32 @@ func loopForever() []byte {
 	word(0x1000ffff) // b .
 	word(0)
 	return b.Bytes()
+}
+
+// TestArgsKeepUnpluggedCards: without a cable on one card the other must not take its place.
+func TestArgsKeepUnpluggedCards(t *testing.T) {
+	plugged := Net{Kind: User}
+	for _, c := range []struct {
+		name     string
+		lan, wan Net
+		paused   bool
+	}{
+		{"both plugged", plugged, plugged, false},
+		{"LAN unplugged", Net{Kind: None}, plugged, true},
+		{"WAN unplugged", plugged, Net{Kind: None}, true},
+	} {
+		o := Options{Board: malta(t), Serial: Console{Kind: "stdio"}, LAN: c.lan, WAN: c.wan}
+		args, err := o.Args()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := strings.Join(args, "\n")
+		lan, wan := strings.Index(all, "addr=12,netdev=lan,mac="+DefaultLANMAC), strings.Index(all, "addr=13,netdev=wan,mac="+DefaultWANMAC)
+		if lan < 0 || wan < lan {
+			t.Errorf("%s: not LAN, then WAN:\n%s", c.name, all)
+		}
+		if paused := slices.Contains(args, "-S"); paused != c.paused {
+			t.Errorf("%s: waits for the cables to be pulled: %t", c.name, paused)
+		}
+	}
 }
