@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -35,10 +36,19 @@ func (d *daemon) planOptions(s *settings.Settings) plan.Options {
 	return plan.Options{LANByHand: byHand, LANUnsettled: !d.leased, LANPortsDown: d.portsDown}
 }
 
-// setsLAN tells whether settings that are not confirmed yet bring a LAN address
-// of their own.
+// setsLAN tells whether s, not confirmed yet, has its LAN address from a person:
+// one who said another address than the one in effect.
 func (d *daemon) setsLAN(s *settings.Settings) bool {
-	return s.LAN.Address != d.commits.State().Confirmed.Settings.LAN.Address
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.tried == s.LAN.Address
+}
+
+// inEffect are the running settings as they are carried out: with the LAN where
+// it is, if it moved by itself.
+func (d *daemon) inEffect() *settings.Settings {
+	s := d.running()
+	return plan.InEffect(s, d.known(), d.planOptions(s))
 }
 
 // effective are the settings carried out last. While a commit is under way they
@@ -52,18 +62,27 @@ func (d *daemon) effective() *settings.Settings {
 	return d.running()
 }
 
-func (d *daemon) carry(s *settings.Settings) {
+// carry keeps what is carried out, and the LAN address that a commit which
+// nobody has confirmed yet sets by hand.
+func (d *daemon) carry(s *settings.Settings, tried netip.Prefix) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.carried = s
+	d.carried, d.tried = s, tried
 }
 
 // apply carries settings out, or leaves everything as it was. What it starts
 // lives as long as netd: the session that commits may be gone before the end.
-func (d *daemon) apply(_ context.Context, s *settings.Settings) error {
+func (d *daemon) apply(ctx context.Context, s *settings.Settings) error {
 	d.applyMu.Lock()
 	defer d.applyMu.Unlock()
-	want, problems := d.plan(s)
+	d.mu.Lock()
+	tried := d.tried
+	d.mu.Unlock()
+	o := d.planOptions(s)
+	if confirm.IsAnew(ctx) {
+		o.LANByHand, tried = true, s.LAN.Address
+	}
+	want, problems := plan.For(d.planBoard, s, d.known(), o)
 	if len(problems) > 0 {
 		return problems
 	}
@@ -74,7 +93,7 @@ func (d *daemon) apply(_ context.Context, s *settings.Settings) error {
 	if err != nil {
 		return err
 	}
-	d.carry(s)
+	d.carry(s, tried)
 	d.remember(want)
 	d.serve(d.life, want)
 	return nil
@@ -86,7 +105,7 @@ func (d *daemon) restore(_ context.Context, s *settings.Settings) error {
 	d.applyMu.Lock()
 	defer d.applyMu.Unlock()
 	old := d.effective()
-	d.carry(s)
+	d.carry(s, netip.Prefix{})
 	if err := d.converge(d.life); err != nil {
 		return err
 	}
@@ -119,7 +138,8 @@ func (d *daemon) commitSettings(ctx context.Context, candidate *settings.Setting
 		return nil, problems
 	}
 	notes = append(notes, passthrough.Notes(state.Running.Settings.Passthrough, candidate.Passthrough)...)
-	if note := d.cuts(candidate, author); note != "" && base == state.Running.N {
+	byHand := candidate.LAN.Address != d.inEffect().LAN.Address
+	if note := d.cuts(candidate, byHand, author); note != "" && base == state.Running.N {
 		if wait == 0 {
 			wait = autoConfirm
 			note += fmt.Sprintf(" It goes back in %v unless you log in there and type: confirm", wait)
@@ -129,7 +149,13 @@ func (d *daemon) commitSettings(ctx context.Context, candidate *settings.Setting
 	if p.Preview {
 		return d.reply(state, false, notes), nil
 	}
-	setsLAN := d.setsLAN(candidate)
+	if byHand {
+		// Where the LAN moved by itself, its settings may say this already.
+		ctx = confirm.Anew(ctx)
+		if p.Message == "" && candidate.Equal(state.Running.Settings) {
+			p.Message = "lan address " + candidate.LAN.Address.String() + ", set by hand"
+		}
+	}
 	next, changed, err := d.commits.Commit(ctx, base, candidate, d.meta(author, p.Message), wait)
 	if err != nil {
 		return nil, d.commitError(err, base)
@@ -139,7 +165,7 @@ func (d *daemon) commitSettings(ctx context.Context, candidate *settings.Setting
 		d.undone = ""
 		d.mu.Unlock()
 	}
-	if setsLAN && changed && !next.Pending() {
+	if changed && !next.Pending() && d.setsLAN(candidate) {
 		d.choose()
 	}
 	d.publish()
@@ -150,7 +176,7 @@ func (d *daemon) commitSettings(ctx context.Context, candidate *settings.Setting
 // again, not even when it is the default one.
 func (d *daemon) choose() {
 	d.mu.Lock()
-	d.byHand = true
+	d.byHand, d.tried = true, netip.Prefix{}
 	d.mu.Unlock()
 	if err := d.state.Put(keyByHand, []byte{1}); err != nil {
 		d.log.Warn("that the LAN address was set by hand is not kept", "err", err)
@@ -165,11 +191,13 @@ func (d *daemon) chosen() bool {
 }
 
 // cuts says that a commit may end the very session it comes over, "" if not.
-func (d *daemon) cuts(candidate *settings.Settings, author api.Author) string {
+func (d *daemon) cuts(candidate *settings.Settings, byHand bool, author api.Author) string {
 	if author.Conn == nil {
 		return ""
 	}
-	want, problems := d.plan(candidate)
+	o := d.planOptions(candidate)
+	o.LANByHand = o.LANByHand || byHand
+	want, problems := plan.For(d.planBoard, candidate, d.known(), o)
 	if len(problems) > 0 {
 		return ""
 	}
@@ -256,6 +284,8 @@ func (d *daemon) rollback(ctx context.Context, _ api.Peer, p api.RollbackParams)
 	if err != nil {
 		return nil, err
 	}
+	// Old settings that never said where the LAN is leave it where it went.
+	old = plan.InEffect(old, d.known(), d.planOptions(old))
 	return d.commitSettings(ctx, old, api.CommitParams{
 		Base: d.commits.State().Running.N, Author: p.Author, Message: fmt.Sprintf("rollback to revision %d", p.N), Preview: p.Preview,
 	})
@@ -264,8 +294,7 @@ func (d *daemon) rollback(ctx context.Context, _ api.Peer, p api.RollbackParams)
 // settingsOf is api.MethodSettings. The running ones are those in effect: a
 // person whose LAN moved by itself goes on from where it is now.
 func (d *daemon) settingsOf(_ context.Context, _ api.Peer, p api.RevisionParams) (*api.SettingsReply, error) {
-	running := d.commits.State().Running
-	s, n := plan.InEffect(running.Settings, d.known(), d.planOptions(running.Settings)), running.N
+	s, n := d.inEffect(), d.commits.State().Running.N
 	if p.N != 0 {
 		var err error
 		if _, s, err = d.store.Get(p.N); err != nil {

@@ -125,7 +125,14 @@ func TestMoved(t *testing.T) {
 	if m := nftables("list", "map", "inet", "culvert", "forwards"); !strings.Contains(m, ": 192.168.77.10 . 8080") {
 		t.Errorf("the kernel has no forward:\n%s", m)
 	}
-	if st := r.status(); st.LAN.Address.String() != "192.168.77.1/24" || !st.WAN.Address.IsValid() {
-		t.Errorf("after the commit: %+v %+v", st.LAN, st.WAN)
+	// Neither a commit nor going back to settings that never said where the LAN
+	// is takes it back.
+	for _, what := range []string{"the commit", "a rollback"} {
+		if st := r.status(); st.LAN.Address.String() != "192.168.77.1/24" || !st.WAN.Address.IsValid() {
+			t.Errorf("after %s: %+v %+v", what, st.LAN, st.WAN)
+		}
+		if err := r.call(api.MethodRollback, api.RollbackParams{N: base, Author: api.Author{Via: "serial"}}, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -98,6 +99,9 @@ type daemon struct {
 	want      *plan.Desired  // as it was planned last
 	notes     []string       // what the person must know since the start
 	undone    string         // the commit that nobody confirmed, until somebody commits again
+	// tried is the LAN address that a commit set by hand which nobody has
+	// confirmed yet; invalid when there is none.
+	tried netip.Prefix
 	// carried are the settings carried out last, nil before the first commit.
 	carried *settings.Settings
 }

@@ -6,8 +6,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/culvert-fw/culvert/firmware/api"
 	"github.com/culvert-fw/culvert/firmware/rawudp/nstest"
@@ -111,4 +113,57 @@ func (r *testRouter) lease() (addr netip.Addr) {
 		return nil
 	})
 	return addr
+}
+
+// TestMovedBack: a person gets the LAN address that the LAN moved away from by
+// saying it, although the settings had it all the time, and keeps it.
+func TestMovedBack(t *testing.T) {
+	r := newRouter(t, "192.168.1")
+	r.online()
+	at := func(want string) func() error {
+		return func() error {
+			st := r.status()
+			if st.LAN.Address.String() != want || st.WAN.Address.IsValid() != st.LAN.Moved {
+				return fmt.Errorf("%+v %+v", st.LAN, st.WAN)
+			}
+			return nil
+		}
+	}
+	s, base := r.candidate("lan address 192.168.1.1/24")
+	if reply, err := r.commit(base, s, time.Second); err != nil || reply.Unchanged {
+		t.Fatalf("%+v %v", reply, err)
+	}
+	if err := at("192.168.1.1/24")(); err != nil {
+		t.Error("while the commit waits for confirm:", err)
+	}
+	r.until("the roll-back", at("192.168.77.1/24"))
+	if err := r.call(api.MethodPassword, api.PasswordParams{Hash: "$argon2id$v=19$m=8192,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := at("192.168.77.1/24")(); err != nil {
+		t.Error("after a change that is not about the LAN:", err)
+	}
+	s, base = r.candidate("lan address 192.168.1.1/24")
+	reply, err := r.commit(base, s, time.Minute)
+	if err != nil || reply.Unchanged {
+		t.Fatalf("%+v %v", reply, err)
+	}
+	if err := r.call(api.MethodConfirm, api.Author{Via: "serial"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := at("192.168.1.1/24")(); err != nil {
+		t.Error(err)
+	}
+	if p := strings.Join(r.status().Problems, " "); !strings.Contains(p, "the same as your LAN, so the Internet is off") {
+		t.Errorf("told %q", p)
+	}
+	s, base = r.candidate("lan address 192.168.1.1/24")
+	if reply, err := r.commit(base, s, 0); err != nil || !reply.Unchanged {
+		t.Errorf("the same again: %+v %v", reply, err)
+	}
+	r.stop()
+	r.start()
+	if err := at("192.168.1.1/24")(); err != nil {
+		t.Error("after a restart:", err)
+	}
 }

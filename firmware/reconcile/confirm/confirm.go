@@ -111,6 +111,16 @@ func (e *ConflictError) Error() string {
 	return fmt.Sprintf("revision %d runs now, your changes started from %d: see what changed with compare, then commit again", e.Running.N, e.Base)
 }
 
+type anew struct{}
+
+// Anew is a context with which Commit makes a revision even of settings that
+// equal the running ones, and Apply carries it out: they may be in effect in
+// another way than they are written.
+func Anew(ctx context.Context) context.Context { return context.WithValue(ctx, anew{}, true) }
+
+// IsAnew tells an Apply that its Commit is one of Anew.
+func IsAnew(ctx context.Context) bool { again, _ := ctx.Value(anew{}).(bool); return again }
+
 // ErrNothingPending is returned by Confirm when there is nothing to confirm.
 var ErrNothingPending = errors.New("nothing waits for confirm: every commit is confirmed already")
 
@@ -120,7 +130,8 @@ var ErrNothingPending = errors.New("nothing waits for confirm: every commit is c
 // When confirm is 0 the revision is confirmed at once, and with it an earlier
 // one that waited; otherwise it is given up after that time unless Confirm
 // comes first, for the last confirmed revision, not for the one before. When
-// candidate equals what runs, nothing happens and changed is false.
+// candidate equals what runs, nothing happens and changed is false, unless ctx
+// is one of Anew.
 func (c *Committer[M]) Commit(ctx context.Context, base int, candidate *settings.Settings, meta M, confirm time.Duration) (s State, changed bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -135,7 +146,7 @@ func (c *Committer[M]) commit(ctx context.Context, base int, candidate *settings
 	if problems := candidate.Validate(); len(problems) > 0 {
 		return s, false, problems
 	}
-	if candidate.Equal(s.Running.Settings) {
+	if !IsAnew(ctx) && candidate.Equal(s.Running.Settings) {
 		return s, false, nil
 	}
 	n, err := c.o.Store.Begin(candidate, meta)

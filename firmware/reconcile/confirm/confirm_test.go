@@ -290,3 +290,20 @@ func TestEdit(t *testing.T) {
 		}
 	})
 }
+
+// TestAnew: settings that equal the running ones are a revision of their own
+// when the caller says so.
+func TestAnew(t *testing.T) {
+	each(t, func(t *testing.T, r *router) {
+		if _, changed, err := r.Commit(t.Context(), 1, named("one"), "", 0); err != nil || changed {
+			t.Errorf("changed %v, %v", changed, err)
+		}
+		r.runs(1, "one", false, "confirmed")
+		if _, changed, err := r.Commit(Anew(t.Context()), 1, named("one"), "", time.Minute); err != nil || !changed {
+			t.Errorf("changed %v, %v", changed, err)
+		}
+		r.runs(2, "one", true, "confirmed", "pending")
+		time.Sleep(2 * time.Minute)
+		r.runs(1, "one", false, "confirmed", "rolled-back")
+	})
+}
