@@ -84,8 +84,11 @@ func TestSerialWithKeysOnly(t *testing.T) {
 	r.Edit(t, api.Author{}, "system", "admin", "keys", r.key)
 	await(t, "the key reaches edge", func() bool { return r.edge.cfg.Load().Claimed })
 	k.expect("Press Enter to begin.")
-	k.send("\r")
+	k.send("\x04\r") // Ctrl-D is nothing here
 	k.expect("The serial line is open: no password is set, only SSH keys, so whoever holds this cable is the admin. Close it with: password")
+	if n := strings.Count(k.seen(), "Press Enter"); n != 1 {
+		t.Errorf("Ctrl-D began %d visits", n)
+	}
 	k.expect("culvert> ")
 	k.send("show status\r")
 	k.expect("Serial     open, because no password is set; close it with: password")

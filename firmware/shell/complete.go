@@ -3,6 +3,7 @@ package shell
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,7 @@ func (s *Shell) key(line string, pos int, key rune) (string, int, bool) {
 	}
 	words, partial, inQuote := splitPartial(line[:pos])
 	if inQuote {
-		return "", 0, key == '\t' && false
+		return "", 0, false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), helpTimeout)
 	defer cancel()
@@ -32,6 +33,9 @@ func (s *Shell) key(line string, pos int, key rune) (string, int, bool) {
 	words = wordsOf(cs)
 	switch {
 	case len(words) == 0:
+		if len(cs) > 0 { // a value that only the person knows
+			s.explain(line, cs, nil)
+		}
 		return line, pos, true
 	case len(words) == 1:
 		add := words[0][len(partial):]
@@ -133,4 +137,50 @@ func (s *Shell) explain(line string, cs []settings.Candidate, about *args) {
 		b.WriteString("  Nothing fits here. Type help for the commands.\n")
 	}
 	fmt.Fprint(s.c, b.String())
+}
+
+// fullPath writes shortened names of settings out, where only one can be
+// meant. Names and values that a person chose stay as they are: the defaults
+// have none, so nothing but the schema's own words is completed.
+func fullPath(words []string) []string {
+	full := slices.Clone(words)
+	for i, w := range words {
+		var hits []string
+		for _, c := range settings.Complete(settings.Default(), full[:i+1]) {
+			if placeholder(c.Word) || c.Word == w {
+				hits = nil
+				break
+			}
+			if w != "" && strings.HasPrefix(c.Word, w) {
+				hits = append(hits, c.Word)
+			}
+		}
+		if len(hits) == 1 {
+			full[i] = hits[0]
+		}
+	}
+	return full
+}
+
+// withPartial is fullPath for all words but the last, which is under way.
+func withPartial(words []string) []string {
+	n := len(words) - 1
+	return append(fullPath(words[:n]), words[n])
+}
+
+func completeSet(ctx context.Context, s *Shell, words []string) []settings.Candidate {
+	c, err := s.candidate(ctx)
+	if err != nil {
+		return nil
+	}
+	return settings.Complete(c.next, withPartial(words))
+}
+
+// completePath offers the paths of what is set.
+func completePath(ctx context.Context, s *Shell, words []string) []settings.Candidate {
+	c, err := s.candidate(ctx)
+	if err != nil {
+		return nil
+	}
+	return settings.CompletePath(c.next, withPartial(words))
 }

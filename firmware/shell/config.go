@@ -16,14 +16,14 @@ import (
 )
 
 func runSet(ctx context.Context, s *Shell, a args) error {
-	if len(a.words) < 2 {
+	if len(a.words) == 0 {
 		return a.usageError()
 	}
 	c, err := s.candidate(ctx)
 	if err != nil {
 		return err
 	}
-	return settings.Set(c.next, a.words)
+	return settings.Set(c.next, fullPath(a.words))
 }
 
 func runDelete(ctx context.Context, s *Shell, a args) error {
@@ -34,7 +34,7 @@ func runDelete(ctx context.Context, s *Shell, a args) error {
 	if err != nil {
 		return err
 	}
-	return settings.Delete(c.next, a.words)
+	return settings.Delete(c.next, fullPath(a.words))
 }
 
 func runCompare(ctx context.Context, s *Shell, a args) error {
@@ -100,7 +100,7 @@ func commitWords(a args) (message string, confirm time.Duration, err error) {
 					confirm, err = time.Duration(n)*time.Minute, nil
 				}
 				if err != nil || confirm < 10*time.Second || confirm > 24*time.Hour {
-					return "", 0, fmt.Errorf("%q is not a time to wait for confirm (got %s; allowed: 10s to 24h, e.g. commit confirm 2m)", w[0], w[0])
+					return "", 0, fmt.Errorf("%q is not a time to wait for confirm (allowed: 10s to 24h, e.g. commit confirm 2m)", w[0])
 				}
 				w = w[1:]
 			}
@@ -376,23 +376,6 @@ func runImport(ctx context.Context, s *Shell, _ args) error {
 
 // completeSet offers what may follow set, from the candidate or, before there
 // is one, from the running settings.
-func completeSet(ctx context.Context, s *Shell, words []string) []settings.Candidate {
-	c, err := s.candidate(ctx)
-	if err != nil {
-		return nil
-	}
-	return settings.Complete(c.next, words)
-}
-
-// completePath offers the paths of what is set.
-func completePath(ctx context.Context, s *Shell, words []string) []settings.Candidate {
-	c, err := s.candidate(ctx)
-	if err != nil {
-		return nil
-	}
-	return settings.CompletePath(c.next, words)
-}
-
 func completeHelp(_ context.Context, s *Shell, words []string) []settings.Candidate {
 	at := s.root
 	for i, w := range words[:len(words)-1] {

@@ -155,3 +155,27 @@ func (s Sentence) Error() string { return string(s) }
 
 // say is fmt.Errorf for complete sentences.
 func say(format string, args ...any) error { return Sentence(fmt.Sprintf(format, args...)) }
+
+// wrap breaks text at blanks into lines of at most width characters, each
+// after indent; a longer word keeps its length.
+func wrap(text, indent string, width int) string {
+	var b strings.Builder
+	x := 0
+	for _, w := range strings.Fields(text) {
+		n := utf8.RuneCountInString(w)
+		switch {
+		case x == 0:
+			b.WriteString(indent)
+			x = len(indent)
+		case x+1+n > width-1: // a terminal may break a full line by itself
+			b.WriteString("\n" + indent)
+			x = len(indent)
+		default:
+			b.WriteByte(' ')
+			x++
+		}
+		b.WriteString(w)
+		x += n
+	}
+	return b.String() + "\n"
+}

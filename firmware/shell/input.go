@@ -126,6 +126,9 @@ func (in *Input) next(p []byte) int {
 		in.buf = in.buf[1:]
 		p[n] = c
 		n++
+		if c == keyEnd {
+			break // it may end what the line editor reads, too
+		}
 		if c == '\r' || c == '\n' {
 			in.lastCR = c == '\r'
 			p[n-1] = '\r'
@@ -133,6 +136,13 @@ func (in *Input) next(p []byte) int {
 		}
 	}
 	return n
+}
+
+// ended tells whether no more will come.
+func (in *Input) ended() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.err != nil && len(in.buf) == 0
 }
 
 // wasInterrupted tells, once, whether Ctrl-C ended the last line.

@@ -19,7 +19,7 @@ const Greeting = `This router has no owner yet. Set a password now (12 character
 func Claim(ctx context.Context, o Options) error {
 	s := New(o)
 	if t := o.Terminal; t != nil {
-		t.t.AutoCompleteCallback = nil
+		t.onKey(nil)
 		t.history.off = true
 		defer func() { t.history.off = false }()
 		s.oneShot = false
@@ -108,7 +108,7 @@ func WaitEnter(t *Terminal, text string) error {
 	fmt.Fprintln(t, text)
 	for {
 		_, err := t.secret("")
-		if !errors.Is(err, errInterrupted) {
+		if err == nil || t.in.ended() {
 			return err
 		}
 	}

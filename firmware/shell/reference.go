@@ -13,9 +13,10 @@ func Reference() string {
 The same shell answers on the serial line and over SSH; ` + "`ssh admin@192.168.1.1 COMMAND`" + ` runs one line of commands
 and ends with status 0, or 1 when a command failed.
 
-- Tab completes, ` + "`?`" + ` shows what may come next without being entered, the arrow keys recall earlier lines, Ctrl-C ends a command.
+- Tab completes, ` + "`?`" + ` shows what may come next without being entered, the arrow keys recall earlier lines, Ctrl-C ends a command,
+  Ctrl-D on an empty line leaves.
 - ` + "`;`" + ` separates commands on a line; the first that fails ends it. ` + "`#`" + ` begins a comment.
-- Names may be shortened while they stay unambiguous: ` + "`sh pass`" + ` is ` + "`show passthrough`" + `.
+- Names of commands and settings may be shortened while they stay unambiguous: ` + "`sh pass`" + ` is ` + "`show passthrough`" + `.
 - Quotes keep blanks in a word: ` + "`commit message \"why it was done\"`" + `.
 - ` + "`--json`" + ` prints the answer for programs; durations are in nanoseconds there, sizes in bytes.
 - ` + "`set`" + ` and ` + "`delete`" + ` change a candidate of this session; nothing happens before ` + "`commit`" + `.

@@ -101,7 +101,7 @@ func runHelp(_ context.Context, s *Shell, a args) error {
 	if len(path) > 0 {
 		fmt.Fprintf(s.c, "%s\n    %s\n", usage(strings.Join(path, " "), at), at.Help)
 		if at.Doc != "" {
-			fmt.Fprintf(s.c, "    %s\n", strings.ReplaceAll(at.Doc, "`", ""))
+			fmt.Fprint(s.c, wrap(strings.ReplaceAll(at.Doc, "`", ""), "    ", s.width()))
 		}
 	}
 	t := newTable("COMMAND", "WHAT IT DOES")

@@ -74,7 +74,7 @@ func New(o Options) *Shell {
 	}
 	if o.Terminal != nil {
 		s.c = o.Terminal
-		o.Terminal.t.AutoCompleteCallback = s.key
+		o.Terminal.onKey(s.key)
 	} else {
 		s.c = newStreams(o.Stdin, o.Stdout)
 		s.oneShot = true
@@ -187,10 +187,10 @@ func (s *Shell) ask(prompt string, secret bool) (string, error) {
 	if t := s.o.Terminal; t != nil {
 		t.in.running(nil)
 		t.history.off = true
-		t.t.AutoCompleteCallback = nil
+		t.onKey(nil)
 		defer func() {
 			t.history.off = false
-			t.t.AutoCompleteCallback = s.key
+			t.onKey(s.key)
 		}()
 	}
 	if secret {
@@ -229,12 +229,18 @@ func yes(s string) bool {
 func (s *Shell) leave() {
 	if s.cand != nil && s.cand.changed() && !s.oneShot {
 		answer, err := s.ask("You have changes that are not committed. Leave and lose them? [y/N] ", false)
-		if err == nil && !yes(answer) {
+		if (err != nil || !yes(answer)) && !s.gone() {
+			if errors.Is(err, io.EOF) { // Ctrl-D
+				fmt.Fprintln(s.c)
+			}
 			return
 		}
 	}
 	s.leaving = true
 }
+
+// gone tells whether the person's terminal has hung up.
+func (s *Shell) gone() bool { return s.o.Terminal != nil && s.o.Terminal.in.ended() }
 
 // prompt shows the host name, a * with uncommitted changes, and how long a
 // commit still waits for confirm.

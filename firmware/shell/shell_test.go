@@ -27,7 +27,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the goldens")
 
 // keys makes the escapes of a golden's typed lines into keys: <Tab>, <Up>, <^C>, <^D>.
-var keys = strings.NewReplacer("<Tab>", "\t", "<Up>", "\x1b[A", "<^C>", "\x03", "<^D>", "\x04", "<BS>", "\x7f")
+var keys = strings.NewReplacer("<Tab>", "\t", "<Up>", "\x1b[A", "<^C>", "\x03", "<^D>", "\x04", "<^U>", "\x15", "<BS>", "\x7f")
 
 var escapes = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]")
 

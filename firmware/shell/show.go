@@ -315,7 +315,7 @@ func runShowSettings(ctx context.Context, s *Shell, a args) error {
 	if a.json {
 		return s.printJSON(cfg)
 	}
-	lines, err := settings.LinesAt(cfg, a.words)
+	lines, err := settings.LinesAt(cfg, fullPath(a.words))
 	if err != nil {
 		return err
 	}

@@ -32,10 +32,10 @@ type console interface {
 type Terminal struct {
 	in      *Input
 	out     io.Writer
-	t       *term.Terminal
 	history history
 
 	mu     sync.Mutex
+	t      *term.Terminal // use editor
 	width  int
 	height int
 	sized  func(width, height int) // told about a new size; may be nil
@@ -44,12 +44,37 @@ type Terminal struct {
 // NewTerminal makes a terminal of in and out, 80 columns wide until SetSize.
 func NewTerminal(in *Input, out io.Writer) *Terminal {
 	t := &Terminal{in: in, out: out, width: 80, height: 24}
-	t.t = term.NewTerminal(struct {
+	t.renew()
+	return t
+}
+
+// renew gives the terminal a new line editor: the one that met Ctrl-D keeps
+// that key, and would meet it again at the next line.
+func (t *Terminal) renew() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := term.NewTerminal(struct {
 		io.Reader
 		io.Writer
-	}{in, out}, "")
-	t.t.History = &t.history
-	return t
+	}{t.in, t.out}, "")
+	e.History = &t.history
+	e.SetSize(t.width, t.height) //nolint:errcheck // writes nothing yet
+	if t.t != nil {
+		e.AutoCompleteCallback = t.t.AutoCompleteCallback
+	}
+	t.t = e
+}
+
+func (t *Terminal) editor() *term.Terminal {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.t
+}
+
+// onKey says who is asked about keys that the line editor does not know, nil
+// for nobody.
+func (t *Terminal) onKey(f func(line string, pos int, key rune) (string, int, bool)) {
+	t.editor().AutoCompleteCallback = f
 }
 
 // SetSize tells the terminal its size in characters; 0 leaves it as it is.
@@ -63,7 +88,7 @@ func (t *Terminal) SetSize(width, height int) {
 		t.sized(width, height)
 	}
 	t.mu.Unlock()
-	t.t.SetSize(width, height) //nolint:errcheck // repaints; a dead terminal shows at the next read
+	t.editor().SetSize(width, height) //nolint:errcheck // repaints; a dead terminal shows at the next read
 }
 
 // size is the terminal's size in characters.
@@ -84,22 +109,27 @@ func (t *Terminal) onResize(f func(width, height int)) {
 }
 
 // Write shows text, with a carriage return before every newline.
-func (t *Terminal) Write(p []byte) (int, error) { return t.t.Write(p) }
+func (t *Terminal) Write(p []byte) (int, error) { return t.editor().Write(p) }
 
 func (t *Terminal) line(prompt string) (string, error) {
-	t.t.SetPrompt(prompt)
-	line, err := t.t.ReadLine()
+	e := t.editor()
+	e.SetPrompt(prompt)
+	line, err := e.ReadLine()
 	if errors.Is(err, term.ErrPasteIndicator) {
 		err = nil
 	}
-	if t.in.wasInterrupted() {
-		return "", errInterrupted
-	}
-	return line, err
+	return t.entered(line, err)
 }
 
 func (t *Terminal) secret(prompt string) (string, error) {
-	line, err := t.t.ReadPassword(prompt)
+	return t.entered(t.editor().ReadPassword(prompt))
+}
+
+// entered is what reading a line comes to.
+func (t *Terminal) entered(line string, err error) (string, error) {
+	if errors.Is(err, io.EOF) {
+		t.renew()
+	}
 	if t.in.wasInterrupted() {
 		return "", errInterrupted
 	}
@@ -116,27 +146,27 @@ func (t *Terminal) paste() ([]byte, error) {
 			return nil, err
 		}
 		if t.in.wasInterrupted() {
-			io.WriteString(t.t, "\n")
+			io.WriteString(t, "\n")
 			return nil, errInterrupted
 		}
 		for _, c := range key[:n] {
 			switch {
 			case c == keyEnd:
-				io.WriteString(t.t, "\n")
+				io.WriteString(t, "\n")
 				return b, nil
 			case c == 0x7f || c == '\b':
 				if len(b) > 0 && b[len(b)-1] != '\n' {
 					b = b[:len(b)-1]
-					io.WriteString(t.t, "\b \b")
+					io.WriteString(t, "\b \b")
 				}
 			case c == '\r':
-				io.WriteString(t.t, "\n")
+				io.WriteString(t, "\n")
 				if lastLine(b) == "." {
 					return b[:len(b)-1], nil
 				}
 				b = append(b, '\n')
 			default:
-				t.t.Write([]byte{c})
+				t.Write([]byte{c})
 				b = append(b, c)
 			}
 		}
