@@ -74,9 +74,11 @@ type Revision struct {
 	Time    time.Time `json:"time"`
 	Author  Author    `json:"author"`
 	Message string    `json:"message,omitempty"`
-	State   string    `json:"state"`           // "confirmed", "pending", "failed", "rolled-back"
-	Note    string    `json:"note,omitempty"`  // why it failed or was rolled back
-	Lines   []string  `json:"lines,omitempty"` // what it changed, as compare shows it
+	State   string    `json:"state"`          // "confirmed", "pending", "failed", "rolled-back"
+	Note    string    `json:"note,omitempty"` // why it failed or was rolled back, or who confirmed it
+	// ConfirmedBy is who confirmed a commit that waited for it; nil for others.
+	ConfirmedBy *Author  `json:"confirmed_by,omitempty"`
+	Lines       []string `json:"lines,omitempty"` // what it changed, as compare shows it
 }
 
 // SettingsReply is a settings tree and the revision it is. Secrets are "(set)".

@@ -266,11 +266,14 @@ func who(a api.Author) string {
 }
 
 // confirmPending is api.MethodConfirm.
-func (d *daemon) confirmPending(_ context.Context, _ api.Peer, _ api.Author) (*api.CommitReply, error) {
+func (d *daemon) confirmPending(_ context.Context, _ api.Peer, a api.Author) (*api.CommitReply, error) {
 	setsLAN := d.setsLAN(d.running())
 	s, err := d.commits.Confirm()
 	if err != nil {
 		return nil, d.commitError(err, 0)
+	}
+	if err := d.keepConfirmer(s.Running.N, d.named(a)); err != nil {
+		d.log.Warn("who confirmed is not kept", "revision", s.Running.N, "err", err)
 	}
 	if setsLAN {
 		d.choose()

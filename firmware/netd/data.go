@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -29,6 +31,7 @@ var (
 	keyLANMoved = []byte("lan-moved")
 	keyByHand   = []byte("lan-by-hand")
 	keyTime     = []byte("time")
+	keyConfirms = []byte("confirmed-by")
 )
 
 // openStore opens the database, makes what a fresh router lacks and takes the
@@ -122,11 +125,42 @@ func (d *daemon) meta(a api.Author, message string) store.Meta {
 	return store.Meta{Author: b, Message: message}
 }
 
+// confirmers are who confirmed commits that waited for it, by revision.
+func (d *daemon) confirmers() map[int]api.Author {
+	m := map[int]api.Author{}
+	if b, err := d.state.Get(keyConfirms); err != nil || b != nil && json.Unmarshal(b, &m) != nil {
+		d.log.Warn("who confirmed commits can't be read", "err", err)
+	}
+	return m
+}
+
+// keepConfirmer keeps who confirmed revision n, as long as the revision.
+func (d *daemon) keepConfirmer(n int, a api.Author) error {
+	a.Conn = nil // of no use later
+	revisions, err := d.store.History()
+	if err != nil {
+		return err
+	}
+	m := d.confirmers()
+	maps.DeleteFunc(m, func(n int, _ api.Author) bool {
+		return !slices.ContainsFunc(revisions, func(r store.Rev) bool { return r.N == n })
+	})
+	m[n] = a
+	b, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return d.state.Put(keyConfirms, b)
+}
+
 // revision is one entry of the history, with what it changed.
 func (d *daemon) revision(r store.Rev) api.Revision {
 	v := api.Revision{N: r.N, Time: r.Time, Message: r.Message, State: r.State, Note: r.Note}
 	json.Unmarshal(r.Author, &v.Author) //nolint:errcheck // shown without an author then
 	v.Lines, _ = d.store.Changes(r.N)
+	if by, ok := d.confirmers()[r.N]; ok && r.State == store.StateConfirmed {
+		v.ConfirmedBy, v.Note = &by, "Confirmed by "+who(by)+"."
+	}
 	return v
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -272,11 +273,24 @@ func TestConfirm(t *testing.T) {
 	if _, err := r.commit(base, s, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.call(api.MethodConfirm, api.Author{Via: "serial"}, nil); err != nil {
+	other := api.Author{Via: "ssh", Addr: netip.MustParseAddr("192.168.1.5"), Conn: &api.Conn{}}
+	if err := r.call(api.MethodConfirm, other, nil); err != nil {
 		t.Fatal(err)
 	}
 	r.stop()
 	r.start()
+	// The history tells who: not always the one who committed.
+	var history []api.Revision
+	if err := r.call(api.MethodHistory, nil, &history); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range history {
+		other.Conn = nil
+		confirmed := v.N == history[0].N
+		if confirmed != (v.ConfirmedBy != nil && *v.ConfirmedBy == other && v.Author.Via == "serial" && v.Note == "Confirmed by ssh from 192.168.1.5.") {
+			t.Errorf("history tells %+v", v)
+		}
+	}
 	if st := r.status(); st.Hostname != "barn" {
 		t.Errorf("a confirmed revision is lost over a restart: %s", st.Hostname)
 	}
