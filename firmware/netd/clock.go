@@ -2,8 +2,10 @@ package netd
 
 import (
 	"context"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -14,14 +16,20 @@ import (
 
 // clock sets the time from the network.
 type clock struct {
-	d      *daemon
-	mu     sync.Mutex
-	client *ntp.Client
-	online bool
+	d *daemon
+	// options are what the client uses of the system.
+	options ntp.Options
+
+	mu        sync.Mutex
+	client    *ntp.Client
+	servers   []string
+	upstreams []netip.Addr
+	online    time.Time // since when the WAN is up, zero when it is not
 }
 
-// set gives the client its servers, and wakes it when the WAN has come up.
-func (c *clock) set(ctx context.Context, servers []string, online bool) {
+// set gives the client its servers, and wakes it when it may reach them now:
+// the WAN has come up, or others resolve their names.
+func (c *clock) set(ctx context.Context, servers []string, upstreams []netip.Addr, online bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.client == nil {
@@ -31,19 +39,47 @@ func (c *clock) set(ctx context.Context, servers []string, online bool) {
 		return
 	}
 	c.client.SetServers(servers)
-	if online && !c.online {
+	if online && (c.online.IsZero() || !slices.Equal(upstreams, c.upstreams)) {
 		c.client.Kick()
 	}
-	c.online = online
+	c.servers, c.upstreams = servers, slices.Clone(upstreams)
+	switch {
+	case !online:
+		c.online = time.Time{}
+	case c.online.IsZero():
+		c.online = time.Now()
+	}
+}
+
+// clockPatience is how long the WAN has to be up, and all servers have to be
+// silent, before people are told.
+const clockPatience = 2 * time.Minute
+
+// problem is what keeps the clock from being right, "" when all is well, when
+// nobody wants it set, or when the WAN is the problem.
+func (c *clock) problem() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.client == nil || len(c.servers) == 0 || c.online.IsZero() || time.Since(c.online) < clockPatience {
+		return ""
+	}
+	st := c.client.Status()
+	if st.Problem == "" || time.Since(st.Failing) < clockPatience {
+		return ""
+	}
+	what := "The clock was not set since the boot and may be wrong: "
+	if st.Synced {
+		what = "The clock was last checked at " + st.At.UTC().Format(time.DateTime) + " UTC: "
+	}
+	return what + st.Problem + ". Fix: set system ntp servers NAME, or dns upstreams 9.9.9.9 where names do not resolve; commit"
 }
 
 func (c *clock) start(ctx context.Context, servers []string) {
 	d := c.d
-	client, err := ntp.New(ntp.Options{
-		Servers: servers, Set: ntp.SetClock, Slew: ntp.SlewClock, SaveLast: d.saveTime, NotBefore: d.built(),
-		OnSync: func() { d.learn(func(f *facts.Facts) { f.Synced = true }) },
-		Log:    d.log.With("service", "ntp"),
-	})
+	o := c.options
+	o.Servers, o.SaveLast, o.NotBefore, o.Log = servers, d.saveTime, d.built(), d.log.With("service", "ntp")
+	o.OnSync = func() { d.learn(func(f *facts.Facts) { f.Synced = true }) }
+	client, err := ntp.New(o)
 	if err != nil {
 		d.log.Error("ntp", "err", err)
 		return

@@ -29,6 +29,7 @@ import (
 	"github.com/culvert-fw/culvert/firmware/kernel/sysctl"
 	"github.com/culvert-fw/culvert/firmware/kernel/watch"
 	"github.com/culvert-fw/culvert/firmware/netstate"
+	"github.com/culvert-fw/culvert/firmware/ntp"
 	"github.com/culvert-fw/culvert/firmware/plan"
 	"github.com/culvert-fw/culvert/firmware/reconcile"
 	"github.com/culvert-fw/culvert/firmware/reconcile/confirm"
@@ -135,7 +136,7 @@ func dropTime(groups []string, a slog.Attr) slog.Attr {
 
 func run(ctx context.Context, files folders, log *slog.Logger) error {
 	d := &daemon{log: log, files: files, wake: make(chan struct{}, 1), edges: &edges{subs: map[chan *api.EdgeConfig]bool{}}, init: &initClient{path: filepath.Join(files.run, filepath.Base(initctl.Socket))}}
-	d.wan, d.lan, d.clock = &wanClient{d: d}, &lanServer{d: d}, &clock{d: d}
+	d.wan, d.lan, d.clock = &wanClient{d: d}, &lanServer{d: d}, &clock{d: d, options: ntp.Options{Set: ntp.SetClock, Slew: ntp.SlewClock}}
 	if err := d.readBoard(); err != nil {
 		return err
 	}

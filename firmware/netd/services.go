@@ -22,8 +22,8 @@ func (d *daemon) serve(ctx context.Context, want *plan.Desired) {
 	d.mu.Unlock()
 	d.wan.set(ctx, want.Client, d.linkOf(want.WAN.Device))
 	d.lan.set(ctx, want.DHCP, want.Hostname)
-	d.clock.set(ctx, want.NTP.Servers, want.WAN.Address.IsValid())
 	d.resolver(want.DNS.Upstreams)
+	d.clock.set(ctx, want.NTP.Servers, want.DNS.Upstreams, want.WAN.Address.IsValid())
 	d.publish()
 }
 

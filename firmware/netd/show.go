@@ -79,6 +79,9 @@ func (d *daemon) problems() []string {
 			ps = append(ps, p)
 		}
 	}
+	if p := d.clock.problem(); p != "" {
+		ps = append(ps, p)
+	}
 	if fill := conntrackFill(); fill.Max > 0 && fill.Used > fill.Max*9/10 {
 		ps = append(ps, fmt.Sprintf("The table of connections is nearly full, %d of %d. See who opens so many: show connections", fill.Used, fill.Max))
 	}

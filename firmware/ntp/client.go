@@ -58,6 +58,9 @@ type Status struct {
 	Offset  time.Duration // what the clock was off by, last time
 	At      time.Time     // of the last good answer
 	Problem string        // empty when all is well
+	// Failing is since when no server gave the time, zero when all is well. It
+	// counts on the monotonic clock.
+	Failing time.Time
 }
 
 const (
@@ -132,9 +135,9 @@ func (c *Client) Status() Status {
 	return c.status
 }
 
-// Kick asks at once if the clock is not right yet: the WAN came up.
+// Kick asks at once unless the last answer was good: the WAN came up.
 func (c *Client) Kick() {
-	if c.Synced() {
+	if st := c.Status(); st.Synced && st.Problem == "" {
 		return
 	}
 	c.poke()
@@ -203,11 +206,13 @@ func (c *Client) round(ctx context.Context) bool {
 	servers := c.servers
 	c.mu.Unlock()
 	var last error
+	resolved := false
 	for i := range servers {
 		n := (c.first + i) % len(servers)
 		if err := c.ask(ctx, servers[n]); err != nil {
 			c.o.Log.Debug("NTP", "server", servers[n], "err", err)
 			last = fmt.Errorf("%s: %w", servers[n], err)
+			resolved = resolved || !errors.Is(err, errUnresolved)
 			continue
 		}
 		if c.first = n; c.doubt != 0 {
@@ -219,14 +224,22 @@ func (c *Client) round(ctx context.Context) bool {
 		return false
 	}
 	problem := "no NTP server is configured; set one with: set system ntp servers"
-	if last != nil {
+	switch {
+	case last != nil && !resolved:
+		problem = fmt.Sprintf("the names of the NTP servers do not resolve; the last one: %v", last)
+	case last != nil:
 		problem = fmt.Sprintf("no NTP server answers with the time; the last one: %v", last)
 	}
 	c.mu.Lock()
 	c.status.Problem = problem
+	if c.status.Failing.IsZero() {
+		c.status.Failing = time.Now()
+	}
 	c.mu.Unlock()
 	return false
 }
+
+var errUnresolved = errors.New("no address")
 
 // ask tries the addresses of one server.
 func (c *Client) ask(ctx context.Context, server string) error {
@@ -263,13 +276,16 @@ func (c *Client) resolve(ctx context.Context, server string) ([]netip.Addr, erro
 	ctx, cancel := context.WithTimeout(ctx, 2*queryTimeout)
 	defer cancel()
 	addrs, err := c.o.Resolver.LookupNetIP(ctx, "ip4", server)
-	if err == nil && len(addrs) == 0 {
-		err = errors.New("has no address")
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errUnresolved, err)
+	case len(addrs) == 0:
+		return nil, errUnresolved
 	}
 	for i := range addrs {
 		addrs[i] = addrs[i].Unmap()
 	}
-	return addrs, err
+	return addrs, nil
 }
 
 // bar obeys a kiss of death (RFC 5905 section 7.4).

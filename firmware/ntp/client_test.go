@@ -181,6 +181,35 @@ func TestBackoffAndKick(t *testing.T) {
 	})
 }
 
+// TestFailing: since when no server gave the time, and why, until one does.
+func TestFailing(t *testing.T) {
+	bubble(t, newWorld, []string{"0.pool.example", "1.pool.example"}, func(t *testing.T, w *world, c *Client) {
+		w.pass(10 * time.Minute)
+		st := c.Status()
+		if time.Since(st.Failing) != 10*time.Minute || !strings.Contains(st.Problem, "do not resolve") || !strings.Contains(st.Problem, "1.pool.example") {
+			t.Errorf("nothing resolves: %+v", st)
+		}
+		w.names = map[string][]netip.Addr{"0.pool.example": {netip.MustParseAddr("192.0.2.1")}}
+		c.Kick()
+		w.pass(0)
+		if st := c.Status(); !st.Synced || !st.Failing.IsZero() || st.Problem != "" {
+			t.Errorf("it resolves: %+v", st)
+		}
+		w.answer = func(string) (*ntp.Response, error) { return nil, errors.New("i/o timeout") }
+		w.pass(time.Hour)
+		st = c.Status()
+		if since := time.Since(st.Failing); !st.Synced || since < 40*time.Minute || since > 45*time.Minute || !strings.Contains(st.Problem, "no NTP server answers") {
+			t.Errorf("no answers any more: %+v", st)
+		}
+		w.answer = func(string) (*ntp.Response, error) { return w.good(), nil }
+		c.Kick() // not only before the first answer
+		w.pass(0)
+		if st := c.Status(); !st.Failing.IsZero() || st.Problem != "" {
+			t.Errorf("they answer again: %+v", st)
+		}
+	})
+}
+
 func TestServersInTurn(t *testing.T) {
 	bubble(t, func() *world {
 		w := newWorld()
