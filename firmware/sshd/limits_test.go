@@ -99,3 +99,31 @@ func TestRefusedStayFew(t *testing.T) {
 	}
 	f.await(t, "127.0.0.1")
 }
+
+// TestOneSessionUnclaimed: a connection to an unclaimed router has one session
+// in its life, and the server ends it when the client does not.
+func TestOneSessionUnclaimed(t *testing.T) {
+	f := start(t, Config{}, true)
+	c, err := f.dial("admin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	sess, err := c.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sess.Run("show version"); err == nil {
+		t.Error("a command ran")
+	}
+	if _, err := c.NewSession(); err == nil {
+		t.Error("a second session began after the first")
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait() }()
+	select {
+	case <-ended:
+	case <-time.After(10 * lingerTime):
+		t.Error("the connection stays")
+	}
+}

@@ -30,6 +30,7 @@ const (
 	maxUnclaimed        = 2 // connections of one address to an unclaimed router
 	handshakeTime       = 30 * time.Second
 	claimTime           = 10 * time.Minute // an unclaimed session's life
+	lingerTime          = 3 * time.Second  // after it
 	maxAuthTries        = 6                // keys of an agent count too
 	maxPasswords        = 3                // a connection
 )
@@ -117,7 +118,7 @@ func (s *Server) Serve(ctx, life context.Context, ln net.Listener, lan bool) err
 			}
 			return fmt.Errorf("sshd: accept: %w", err)
 		}
-		from := remote(c)
+		from := addrPort(c.RemoteAddr())
 		if !s.enter(from) {
 			c.Close()
 			continue
@@ -126,16 +127,9 @@ func (s *Server) Serve(ctx, life context.Context, ln net.Listener, lan bool) err
 	}
 }
 
-func remote(c net.Conn) netip.AddrPort {
-	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
-		ap := a.AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-	}
-	return netip.AddrPort{}
-}
-
-func local(c net.Conn) netip.AddrPort {
-	if a, ok := c.LocalAddr().(*net.TCPAddr); ok {
+// addrPort is a TCP address, an IPv4 one in its short form.
+func addrPort(a net.Addr) netip.AddrPort {
+	if a, ok := a.(*net.TCPAddr); ok {
 		ap := a.AddrPort()
 		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 	}
@@ -303,7 +297,7 @@ func (s *Server) serve(ctx context.Context, c net.Conn, from netip.AddrPort, lan
 	} else {
 		s.o.Log.Info("sshd: login", "from", from, "with", how, "key", conn.Permissions.Extensions[extKey])
 	}
-	s.channels(ctx, conn, chans, local(c), from)
+	s.channels(ctx, conn, chans, addrPort(c.LocalAddr()), from)
 }
 
 // channels serves a connection's sessions, at most four at a time (one while
@@ -337,11 +331,14 @@ func (s *Server) channels(ctx context.Context, conn *ssh.ServerConn, chans <-cha
 			sess.refusal = ClosedText
 		}
 		wg.Go(func() {
-			defer func() { <-slots }()
 			s.session(ctx, sess, reqs)
-			if unclaimed {
-				conn.Close() // one session, then no more
+			if !unclaimed {
+				<-slots
+				return
 			}
+			// One session, then no more: the slot stays taken. The client closes
+			// the connection; closing it first may cost it the last words.
+			time.AfterFunc(lingerTime, func() { conn.Close() })
 		})
 	}
 }

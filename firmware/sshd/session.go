@@ -124,14 +124,14 @@ func (s *Session) request(r *ssh.Request, running bool) (start, ok bool) {
 		if running || ssh.Unmarshal(r.Payload, &p) != nil {
 			return false, false
 		}
-		s.pty, s.w, s.h = true, clampSize(p.W, 80), clampSize(p.H, 24)
+		s.pty, s.w, s.h = true, clampSize(p.W, 80, 20), clampSize(p.H, 24, 2)
 		return false, true
 	case "window-change":
 		var p struct{ W, H, PxW, PxH uint32 }
 		if !s.pty || ssh.Unmarshal(r.Payload, &p) != nil {
 			return false, false
 		}
-		s.w, s.h = clampSize(p.W, 80), clampSize(p.H, 24)
+		s.w, s.h = clampSize(p.W, 80, 20), clampSize(p.H, 24, 2)
 		if s.on != nil {
 			s.on(s.w, s.h)
 		}
@@ -159,12 +159,13 @@ func (s *Session) noCommands() string {
 	return ""
 }
 
-// clampSize keeps what a client says of its terminal within reason; 0 is unknown.
-func clampSize(n uint32, unknown int) int {
+// clampSize keeps what a client says of its terminal within reason, least to
+// 500 characters; 0 is unknown.
+func clampSize(n uint32, unknown int, least uint32) int {
 	if n == 0 {
 		return unknown
 	}
-	return int(min(max(n, 20), 500))
+	return int(min(max(n, least), 500))
 }
 
 func marshalKey(seed []byte) ([]byte, error) {
