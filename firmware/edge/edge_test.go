@@ -164,9 +164,7 @@ func TestClaimWindowCloses(t *testing.T) {
 // TestNetdDies ends netd under a session: the session and DNS live on.
 func TestNetdDies(t *testing.T) {
 	r := newRig(t, "", time.Minute)
-	r.makeKey(t)
-	r.Edit(t, api.Author{}, "system", "admin", "keys", r.key)
-	await(t, "the key reaches edge", func() bool { return r.edge.cfg.Load().Claimed })
+	r.ownByKey(t)
 	k := r.startTalk(t, "", "-tt", "admin@192.168.1.1")
 	k.expect("culvert> ")
 	k.send("set passthrough l2tp off\r")
@@ -195,9 +193,7 @@ func TestNetdDies(t *testing.T) {
 // TestAddressMoves changes the LAN address under a session.
 func TestAddressMoves(t *testing.T) {
 	r := newRig(t, "", time.Minute)
-	r.makeKey(t)
-	r.Edit(t, api.Author{}, "system", "admin", "keys", r.key)
-	await(t, "the key reaches edge", func() bool { return r.edge.cfg.Load().Claimed })
+	r.ownByKey(t)
 	k := r.startTalk(t, "", "-tt", "admin@192.168.1.1")
 	k.expect("culvert> ")
 	r.SetConfig(func(c *api.EdgeConfig) { c.LANAddress = netip.MustParsePrefix("192.168.77.1/24") })

@@ -162,6 +162,14 @@ func (r *rig) makeKey(t *testing.T) {
 	r.key = strings.TrimSpace(string(b))
 }
 
+// ownByKey makes a key pair and claims the router with it.
+func (r *rig) ownByKey(t *testing.T) {
+	t.Helper()
+	r.makeKey(t)
+	r.Edit(t, api.Author{}, "system", "admin", "keys", r.key)
+	await(t, "the key reaches edge", func() bool { return r.edge.cfg.Load().Claimed })
+}
+
 // ssh is the OpenSSH client as user admin. password is answered by askpass.
 func (r *rig) ssh(t *testing.T, password string, args ...string) *exec.Cmd {
 	t.Helper()

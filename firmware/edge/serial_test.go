@@ -80,9 +80,7 @@ func TestSerialWithKeysOnly(t *testing.T) {
 	r.Answers[api.MethodStatus] = api.Status{Hostname: "culvert", Claimed: true}
 	r.Netd.Stop()
 	r.Start(t) // with that answer
-	r.makeKey(t)
-	r.Edit(t, api.Author{}, "system", "admin", "keys", r.key)
-	await(t, "the key reaches edge", func() bool { return r.edge.cfg.Load().Claimed })
+	r.ownByKey(t)
 	k.expect("Press Enter to begin.")
 	k.send("\x04\r") // Ctrl-D is nothing here
 	k.expect("The serial line is open: no password is set, only SSH keys, so whoever holds this cable is the admin. Close it with: password")
@@ -119,9 +117,7 @@ func TestSerialWithKeysOnly(t *testing.T) {
 func TestToolbox(t *testing.T) {
 	k, tty := line(t)
 	r := newRig(t, tty, time.Minute)
-	r.makeKey(t)
-	r.Edit(t, api.Author{}, "system", "admin", "keys", r.key)
-	await(t, "the key reaches edge", func() bool { return r.edge.cfg.Load().Claimed })
+	r.ownByKey(t)
 	k.expect("Press Enter to begin.")
 	k.send("\r")
 	k.expect("culvert> ")

@@ -6,18 +6,16 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/culvert-fw/culvert/firmware/api"
 )
 
 // onPTY starts the OpenSSH client on a terminal whose other end it returns.
-func (r *rig) onPTY(t *testing.T, password string, args ...string) (k *talk, pty *os.File) {
+func (r *rig) onPTY(t *testing.T, args ...string) (k *talk, pty *os.File) {
 	t.Helper()
 	master, slave, err := openPTY()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := r.ssh(t, password, args...)
+	cmd := r.ssh(t, "", args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	resize(master, 80, 24)
@@ -35,10 +33,8 @@ func (r *rig) onPTY(t *testing.T, password string, args ...string) (k *talk, pty
 func TestToolboxResize(t *testing.T) {
 	need(t, "stty")
 	r := newRig(t, "", time.Minute)
-	r.makeKey(t)
-	r.Edit(t, api.Author{}, "system", "admin", "keys", r.key)
-	await(t, "the key reaches edge", func() bool { return r.edge.cfg.Load().Claimed })
-	k, pty := r.onPTY(t, "", "admin@192.168.1.1")
+	r.ownByKey(t)
+	k, pty := r.onPTY(t, "admin@192.168.1.1")
 	k.expect("culvert> ")
 	resize(pty, 100, 30)
 	k.send("toolbox\r")
@@ -46,7 +42,7 @@ func TestToolboxResize(t *testing.T) {
 	for _, size := range []struct {
 		w, h int
 		want string
-	}{{100, 30, "size 30 100\r\n"}, {132, 50, "size 50 132\r\n"}, {40, 20, "size 20 40\r\n"}} {
+	}{{100, 30, "size 30 100\r\n"}, {132, 50, "size 50 132\r\n"}, {40, 12, "size 12 40\r\n"}} {
 		resize(pty, size.w, size.h)
 		// The change and the keys take different ways through the client.
 		k.send("i=0; until [ \"$(stty size)\" = '" + size.want[5:len(size.want)-2] + "' ] || [ $i = 100 ]; do sleep 0.1; i=$((i+1)); done; echo si\"\"ze $(stty size)\r")
