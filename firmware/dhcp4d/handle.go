@@ -251,10 +251,29 @@ func (s *Server) ack(req *dhcpv4.DHCPv4, c client, addr netip.Addr) *reply {
 	before := s.t.byAddr[addr]
 	isNew := before == nil || before.state != leased || !s.t.live(before)
 	b := s.t.grant(c, addr)
+	if s.t.squats(c) {
+		s.refuseName(c)
+	}
 	if isNew {
 		s.o.Log.Info("DHCP lease", "address", addr, "mac", c.mac, "name", b.name)
 	}
 	return s.grantReply(req, dhcpv4.MessageTypeAck, addr)
+}
+
+// maxRefused bounds the memory for refused names.
+const maxRefused = 256
+
+// refuseName says, once for a device and a name, that it does not get it.
+func (s *Server) refuseName(c client) {
+	key := c.mac + " " + label(c.host)
+	if s.refused[key] {
+		return
+	}
+	if len(s.refused) >= maxRefused {
+		clear(s.refused)
+	}
+	s.refused[key] = true
+	s.o.Log.Warn("DHCP: a device calls itself by a name that others trust; it gets none", "name", label(c.host), "mac", c.mac)
 }
 
 func (s *Server) nak(req *dhcpv4.DHCPv4, addr netip.Addr, why string) *reply {

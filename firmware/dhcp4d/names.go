@@ -34,7 +34,23 @@ func (c *Config) reserved(name string) bool {
 	case "localhost", "wpad", "isatap":
 		return true
 	}
-	return slices.Contains(c.Reserved, name)
+	return slices.ContainsFunc(c.Reserved, func(r string) bool { return strings.EqualFold(r, name) })
+}
+
+// squats reports whether a client wants a name that it must not have.
+func (t *table) squats(c client) bool {
+	return t.static[c.mac].Name == "" && t.cfg.reserved(label(c.host))
+}
+
+// unname takes the names from leases that became reserved since, by another
+// name of the router for example.
+func (t *table) unname() {
+	for _, b := range t.byAddr {
+		if b.name != "" && t.static[b.mac].Name == "" && t.cfg.reserved(b.name) {
+			b.name, t.changed = "", true
+			t.dirty[b.addr] = true
+		}
+	}
 }
 
 // nameFor returns the name for a client: the configured one of its device, or

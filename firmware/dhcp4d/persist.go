@@ -71,6 +71,7 @@ func (t *table) load(leases []Lease) {
 		}
 		t.insert(b)
 	}
+	t.unname()
 	t.changed = true
 }
 

@@ -67,8 +67,9 @@ type Server struct {
 	// Only Run's goroutine uses these.
 	told      []Lease // to OnChange
 	fullSince time.Time
-	last      time.Time // of the last tick
-	saveAt    time.Time // zero: nothing to write
+	refused   map[string]bool // names, see refuseName
+	last      time.Time       // of the last tick
+	saveAt    time.Time       // zero: nothing to write
 }
 
 // tickEvery bounds how long a lease is still listed after its end.
@@ -97,7 +98,7 @@ func New(o Options) (*Server, error) {
 	if o.Listen == nil {
 		o.Listen = listen
 	}
-	s := &Server{o: o, probed: make(chan probeResult, maxProbes), wake: make(chan struct{}, 1), t: newTable(o.Config, o.Now)}
+	s := &Server{o: o, probed: make(chan probeResult, maxProbes), wake: make(chan struct{}, 1), t: newTable(o.Config, o.Now), refused: map[string]bool{}}
 	leases, err := o.Store.Load()
 	if err != nil {
 		// Clients keep their addresses by asking for them: no reason to stop.

@@ -618,6 +618,10 @@ func FuzzHandle(f *testing.F) {
 		f.Add(h.message(typ, requested(ip("192.168.1.150"))).ToBytes())
 		f.Add(h.message(typ, ciaddr(ip("192.168.1.151"))).ToBytes())
 	}
+	for n := range 6 { // a name whose length is more than there is, and less than the head of its option
+		f.Add(h.message(dhcpv4.MessageTypeDiscover, dhcpv4.WithGeneric(dhcpv4.OptionFQDN, []byte{4, 0, 0, 0xff, 'p', 'c'}[:n])).ToBytes())
+		f.Add(h.message(dhcpv4.MessageTypeDiscover, dhcpv4.WithGeneric(dhcpv4.OptionClientIdentifier, make([]byte, n))).ToBytes())
+	}
 	s, err := New(Options{Config: config(), ProbeWait: -1})
 	if err != nil {
 		f.Fatal(err)

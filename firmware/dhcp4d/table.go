@@ -86,6 +86,7 @@ func (t *table) setConfig(cfg Config) {
 func (t *table) reconfigure(cfg Config) {
 	old := t.cfg.Router
 	t.setConfig(cfg)
+	t.unname()
 	t.changed = true
 	if old != cfg.Router {
 		t.former = append(t.former, old)
