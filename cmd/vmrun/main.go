@@ -90,18 +90,20 @@ func run(f flags) (err error) {
 			return err
 		}
 	}
-	hint(o)
-	return vm.Run(ctx, o, vm.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+	streams := vm.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
+	if o.Serial.Kind == "stdio" {
+		c := newConsole(os.Stdout, os.Stderr, hint(o))
+		defer c.close()
+		streams.Out = c
+	}
+	return vm.Run(ctx, o, streams)
 }
 
 // hint tells a person at the console how to leave and what else there is.
-func hint(o vm.Options) {
-	if o.Serial.Kind != "stdio" {
-		return
-	}
+func hint(o vm.Options) string {
 	text := "Ctrl-A X quits."
 	if o.LAN.Kind == vm.User && o.LAN.Port != 0 {
 		text += fmt.Sprintf(" Other terminal: ssh -p %d admin@localhost", o.LAN.Port)
 	}
-	fmt.Println(text)
+	return text
 }
