@@ -2,6 +2,7 @@ package boot
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -189,6 +190,12 @@ func TestOnlyDamageIsWorthARemake(t *testing.T) {
 
 func FuzzParseSuper(f *testing.F) {
 	f.Add(make([]byte, 2048))
+	for _, logSize := range []byte{0, 6, 7, 63, 255} {
+		b := make([]byte, 2048)
+		binary.LittleEndian.PutUint16(b[superOffset+56:], ext4Magic)
+		b[superOffset+24] = logSize
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) >= superOffset+superSize {
 			if s := parseSuper(b); s.ext4 && (s.blockSize < 1024 || s.blockSize > 65536) {

@@ -1,6 +1,7 @@
 package dhcp4c
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 	"testing"
@@ -95,6 +96,20 @@ func TestLeaseFrom(t *testing.T) {
 func FuzzReply(f *testing.F) {
 	f.Add(ack().ToBytes())
 	f.Add(ack(dhcpv4.WithGeneric(dhcpv4.OptionClasslessStaticRoute, []byte{24, 198, 51, 100, 192, 0, 2, 2, 0, 192, 0, 2, 3})).ToBytes())
+	for _, a := range []net.IP{net.IPv4zero, net.IPv4bcast, net.IPv4(127, 0, 0, 1), net.IPv4(169, 254, 1, 1), net.IPv4(224, 0, 0, 1), addr.AsSlice()} {
+		f.Add(ack(dhcpv4.WithYourIP(a)).ToBytes())
+		f.Add(ack(dhcpv4.WithRouter(a)).ToBytes())
+		f.Add(ack(dhcpv4.WithOption(dhcpv4.OptServerIdentifier(a))).ToBytes())
+		f.Add(ack(dhcpv4.WithDNS(a)).ToBytes())
+		f.Add(ack(dhcpv4.WithGeneric(dhcpv4.OptionClasslessStaticRoute, append([]byte{0}, a.To4()...))).ToBytes())
+	}
+	for _, code := range []dhcpv4.OptionCode{dhcpv4.OptionSubnetMask, dhcpv4.OptionInterfaceMTU, dhcpv4.OptionIPAddressLeaseTime,
+		dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue, dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionDomainName, dhcpv4.OptionMessage} {
+		for n := range 6 { // of every length, the right one and the wrong ones
+			f.Add(ack(dhcpv4.WithGeneric(code, bytes.Repeat([]byte{0xff}, n))).ToBytes())
+			f.Add(ack(dhcpv4.WithGeneric(code, make([]byte, n))).ToBytes())
+		}
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d := parse(b, hw)
 		if d == nil {

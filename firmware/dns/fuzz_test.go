@@ -18,6 +18,17 @@ func packed(m *mdns.Msg) []byte {
 	return wire
 }
 
+// damage adds msg cut off at every place, and with one byte after the other
+// at its largest: what a missing check of a length or a pointer falls over.
+func damage(f *testing.F, msg []byte) {
+	for i := range msg {
+		f.Add(msg[:i:i])
+		b := bytes.Clone(msg)
+		b[i] = 0xff
+		f.Add(b)
+	}
+}
+
 // FuzzServePacket: whatever comes, what goes out is a response to it that
 // another implementation can read, and no longer than allowed.
 func FuzzServePacket(f *testing.F) {
@@ -41,6 +52,10 @@ func FuzzServePacket(f *testing.F) {
 		m.Question[0].Qtype = mdns.TypeANY
 		f.Add(packed(m.SetEdns0(4096, true)))
 	}
+	damage(f, packed(question("a.example", mdns.TypeA).SetEdns0(4096, true)))
+	long := packed(question(".", mdns.TypeA))
+	long = append(long[:headerLen:headerLen], bytes.Repeat(append([]byte{63}, bytes.Repeat([]byte{'a'}, 63)...), 5)...)
+	f.Add(append(long, 0, 0, typeA, 0, classIN)) // a name of 320 bytes
 	f.Add([]byte{})
 	f.Add(bytes.Repeat([]byte{0xc0, 0x0c}, 300))
 	out := make([]byte, 0, maxLocal)
@@ -79,6 +94,7 @@ func FuzzParse(f *testing.F) {
 		r.Compress = compress
 		f.Add(packed(r))
 		f.Add(packed(r.SetEdns0(1232, true)))
+		damage(f, packed(r))
 	}
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		msg = bytes.Clone(msg)

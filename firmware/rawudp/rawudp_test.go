@@ -111,7 +111,17 @@ func TestARPConflict(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add(Marshal(src, dst, []byte("payload")))
+	whole := Marshal(src, dst, []byte("payload"))
+	f.Add(whole)
+	for i := range whole { // cut off anywhere, and with a length that is a lie
+		f.Add(whole[:i:i])
+		b := bytes.Clone(whole)
+		b[i] = 0xff
+		f.Add(b)
+		b = bytes.Clone(whole)
+		b[i] = 0
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := Parse(b)
 		if err != nil {

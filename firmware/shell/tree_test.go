@@ -166,5 +166,13 @@ func TestPingKnowsItsAnswers(t *testing.T) {
 func FuzzPingAnswer(f *testing.F) {
 	p := &pinger{id: 1, seq: 2}
 	f.Add(p.request())
+	quoted := append([]byte{11, 0, 0, 0, 0, 0, 0, 0, 0x45, 0, 0, 84, 0, 0, 0, 0, 1, 1, 0, 0, 10, 0, 0, 1, 192, 0, 2, 1}, p.request()...)
+	for n := range quoted { // cut off anywhere, also in a header that claims options
+		f.Add(quoted[:n:n])
+		options := append([]byte(nil), quoted...)
+		options[8] = 0x4f
+		f.Add(options[:n:n])
+		f.Add(append(options[:n:n], make([]byte, 40)...))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) { p.mine(b) })
 }

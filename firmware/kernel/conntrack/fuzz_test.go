@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"testing"
@@ -53,7 +54,21 @@ func TestDecode(t *testing.T) {
 
 // FuzzDecode: whatever the bytes, an answer or an error.
 func FuzzDecode(f *testing.F) {
-	f.Add(sample())
+	s := sample()
+	f.Add(s)
+	for i := range s { // cut off anywhere, and with a length that is a lie
+		f.Add(s[:i:i])
+		for _, x := range []byte{1, 0xff} {
+			b := bytes.Clone(s)
+			b[i] = x
+			f.Add(b)
+		}
+	}
+	for typ := range uint16(24) { // a value shorter than it has to be
+		for n := range 8 {
+			f.Add(nest(typ, make([]byte, n)))
+		}
+	}
 	f.Add([]byte{4, 0, 1, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var e Entry

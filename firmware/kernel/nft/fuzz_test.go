@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +20,16 @@ func FuzzDecode(f *testing.F) {
 		Elements: []ruleset.Element{{Key: ruleset.Cat(ruleset.Protocol(6), ruleset.PortNumber(80)), Data: "\x01\x02\x03\x04", Why: "w"}}}
 	b.elements(unix.NFT_MSG_NEWSETELEM, s, 0, s.Elements)
 	for _, m := range b.msgs {
-		f.Add(m.Data[4:])
+		data := m.Data[4:]
+		f.Add(data)
+		for i := range data { // cut off anywhere, and with a length that is a lie
+			f.Add(data[:i:i])
+			for _, x := range []byte{1, 0xff} {
+				d := bytes.Clone(data)
+				d[i] = x
+				f.Add(d)
+			}
+		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		l, _ := attributes(data)
