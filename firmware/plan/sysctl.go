@@ -58,6 +58,11 @@ func conntrack(b Board, set func(key, value, why string)) {
 	set(p+"max", strconv.Itoa(limit), "board: memory")
 	set(p+"acct", "1", "show connections: bytes")
 	set(p+"timestamp", "1", "show passthrough: age")
+	// Off means ended: with the kernel's default of 1 any packet of a TCP
+	// connection whose entry was deleted makes a new entry, from the LAN always
+	// an allowed one. After a reboot TCP has to connect anew; netd's own
+	// restarts don't touch the entries.
+	set(p+"tcp_loose", "0", "an ended connection stays ended")
 	set(p+"tcp_timeout_established", "7440", "RFC 5382: 2 h 4 min")
 	set(p+"udp_timeout", "120", "RFC 4787: 2 min")
 	set(p+"udp_timeout_stream", "300", "RFC 4787: 5 min")
