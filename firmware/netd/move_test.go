@@ -130,7 +130,7 @@ func TestMovedBack(t *testing.T) {
 		}
 	}
 	s, base := r.candidate("lan address 192.168.1.1/24")
-	if reply, err := r.commit(base, s, time.Second); err != nil || reply.Unchanged {
+	if reply, err := r.commit(base, s, 4*time.Second); err != nil || reply.Unchanged {
 		t.Fatalf("%+v %v", reply, err)
 	}
 	if err := at("192.168.1.1/24")(); err != nil {
