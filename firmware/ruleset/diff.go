@@ -10,13 +10,21 @@ import (
 // empty when they are equal. The content of learned sets does not count. A nil
 // table is one that does not exist.
 func Diff(desired, observed *Table) []string {
+	lines := diff("inet", desired, observed)
+	if desired != nil && observed != nil {
+		lines = append(lines, diff("ip", desired.IP, observed.IP)...)
+	}
+	return lines
+}
+
+func diff(family string, desired, observed *Table) []string {
 	switch {
 	case desired == nil && observed == nil:
 		return nil
 	case observed == nil:
-		return []string{"+ table inet " + Name}
+		return []string{"+ table " + family + " " + Name}
 	case desired == nil:
-		return []string{"- table inet " + Name}
+		return []string{"- table " + family + " " + Name}
 	}
 	var d differ
 	named(&d, "ct helper ", desired.Helpers, observed.Helpers, func(h Helper) string { return h.Name },

@@ -155,7 +155,10 @@ const (
 )
 
 var fieldNames = [...]string{FieldProtocol: "meta l4proto", FieldSport: "th sport", FieldDport: "th dport", FieldSource: "ip saddr",
-	FieldDest: "ip daddr", FieldIif: "iifname", FieldOif: "oifname"}
+	FieldDest: "ip daddr", FieldIif: "iifname", FieldOif: "oifname", FieldSPI: "@th,0,32", FieldCookieHigh: "@th,64,32",
+	FieldCookieLow: "@th,96,32", FieldNextPayload: "@th,192,8", FieldExchange: "@th,208,8",
+	FieldQuotedProtocol: "@th,136,8", FieldQuotedSource: "@th,160,32", FieldQuotedDest: "@th,192,32", FieldQuotedSPI: "@th,224,32",
+	FieldQuotedPorts: "@th,224,32", FieldQuotedCookieHigh: "@th,288,32", FieldQuotedCookieLow: "@th,320,32"}
 
 func fieldsText(fs []Field) string {
 	s := make([]string, len(fs))

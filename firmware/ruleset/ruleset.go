@@ -9,11 +9,16 @@ import (
 	"time"
 )
 
-// Name is the one table that the router owns, family inet.
+// Name is that of the tables that the router owns.
 const Name = "culvert"
 
-// Table is the content of `table inet culvert`.
+// Table is the content of `table inet culvert` and, in IP, of `table ip
+// culvert`. They change in one transaction.
 type Table struct {
+	// IP is the table of family ip, for what inet has no expression for (Dup);
+	// nil: there is none.
+	IP *Table
+
 	Helpers    []Helper
 	Sets       []Set // sets and maps
 	Flowtables []Flowtable

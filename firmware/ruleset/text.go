@@ -7,10 +7,17 @@ import (
 )
 
 // Text is the table in nft syntax, laid out as `nft list table inet culvert`
-// does, one element a line.
+// does, one element a line; then the one of family ip, if there is one.
 func (t *Table) Text() string {
+	if t.IP != nil {
+		return t.text("inet") + "\n" + t.IP.text("ip")
+	}
+	return t.text("inet")
+}
+
+func (t *Table) text(family string) string {
 	var b strings.Builder
-	b.WriteString("table inet " + Name + " {\n")
+	b.WriteString("table " + family + " " + Name + " {\n")
 	gap := false
 	block := func(lines ...string) {
 		if gap {

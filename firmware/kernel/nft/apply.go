@@ -31,25 +31,48 @@ func dropAll() *ruleset.Table {
 // after an error nothing has changed.
 func (c *Conn) Apply(from, to *ruleset.Table) error {
 	b := &batch{}
+	anew := from == nil
+	var fromIP, toIP *ruleset.Table
+	if from != nil {
+		fromIP = from.IP
+	}
+	if to != nil {
+		toIP = to.IP
+	}
+	for _, t := range []struct {
+		family   uint8
+		from, to *ruleset.Table
+	}{{unix.NFPROTO_INET, from, to}, {unix.NFPROTO_IPV4, fromIP, toIP}} {
+		b.family = t.family
+		if err := b.change(t.from, t.to, anew); err != nil {
+			return fmt.Errorf("nft: %w", err)
+		}
+	}
+	return c.commit(b)
+}
+
+// change appends what turns a table into another. anew: whether it exists is
+// not known.
+func (b *batch) change(from, to *ruleset.Table, anew bool) error {
 	switch {
-	case to == nil && from == nil:
-		return nil
-	case to == nil:
+	case to == nil && from != nil:
 		b.table(unix.NFT_MSG_DELTABLE)
-		return c.commit(b)
+		return nil
+	case to == nil && !anew:
+		return nil
 	case from == nil:
 		// Add, delete, add: right whether it exists or not.
 		b.table(unix.NFT_MSG_NEWTABLE)
 		b.table(unix.NFT_MSG_DELTABLE)
+		if to == nil {
+			return nil
+		}
 		b.table(unix.NFT_MSG_NEWTABLE)
 		from = &ruleset.Table{}
 	}
 	p := planChange(from, to)
 	p.remove(b)
-	if err := p.add(b); err != nil {
-		return fmt.Errorf("nft: %w", err)
-	}
-	return c.commit(b)
+	return p.add(b)
 }
 
 // change is what Apply does about each object.

@@ -26,16 +26,32 @@ func register(slot int) uint32 {
 // host is a host-order register value: marks, conntrack state and status.
 func host(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 
-func compile(r ruleset.Rule) ([]expr.Any, error) {
+func compile(family uint8, r ruleset.Rule) ([]expr.Any, error) {
 	var out []expr.Any
 	for _, e := range r.Exprs {
 		c, err := compileExpr(e)
 		if err != nil {
 			return nil, err
 		}
+		if family == unix.NFPROTO_IPV4 {
+			c = withoutFamily(c)
+		}
 		out = append(out, c...)
 	}
 	return out, nil
+}
+
+// withoutFamily leaves out that the packet must be IPv4: in family ip it is.
+func withoutFamily(list []expr.Any) []expr.Any {
+	out := list[:0]
+	for i := 0; i < len(list); i++ {
+		if m, ok := list[i].(*expr.Meta); ok && m.Key == expr.MetaKeyNFPROTO {
+			i++ // the comparison
+			continue
+		}
+		out = append(out, list[i])
+	}
+	return out
 }
 
 func compileExpr(e ruleset.Expr) ([]expr.Any, error) {
@@ -104,7 +120,7 @@ func compileStatement(e ruleset.Expr) ([]expr.Any, error) {
 	case ruleset.Verdict:
 		return []expr.Any{&expr.Verdict{Kind: verdictCode(e.Kind), Chain: e.Chain}}, nil
 	}
-	return nil, fmt.Errorf("no translation for %T", e)
+	return compileTunnel(e)
 }
 
 func verdictCode(k ruleset.VerdictKind) expr.VerdictKind {
@@ -181,9 +197,10 @@ func address(offset uint32, p netip.Prefix, not bool) []expr.Any {
 }
 
 // load puts a key into the registers from the first on.
-func load(fields ruleset.Fields) ([]expr.Any, error) {
+func load(fields ruleset.Fields) ([]expr.Any, error) { return loadAt(fields, 0) }
+
+func loadAt(fields ruleset.Fields, slot int) ([]expr.Any, error) {
 	var out []expr.Any
-	slot := 0
 	for _, f := range fields {
 		n := 1
 		switch f {
@@ -202,7 +219,11 @@ func load(fields ruleset.Fields) ([]expr.Any, error) {
 		case ruleset.FieldOif:
 			out, n = append(out, meta(expr.MetaKeyOIFNAME, slot)...), 4
 		default:
-			return nil, fmt.Errorf("no translation for field %d", f)
+			o, size, ok := headerField(f)
+			if !ok {
+				return nil, fmt.Errorf("no translation for field %d", f)
+			}
+			out = append(out, th(o, size, slot)...)
 		}
 		slot += n
 	}

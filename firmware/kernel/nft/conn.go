@@ -1,5 +1,5 @@
 // Package nft writes the firewall into the kernel and reads it back. It owns
-// `table inet culvert` and touches no other. Expressions are those of
+// `table inet culvert` and `table ip culvert` and touches no other. Expressions are those of
 // google/nftables; batches and dumps are made here, on mdlayher/netlink, so
 // that every error names its object, big sets are cut into messages whose
 // lengths fit, and a rule that somebody else wrote never stops a dump.
@@ -85,10 +85,10 @@ func dump(nl *netlink.Conn, typ int, family uint8, attrs buffer) ([]netlink.Mess
 // ProbeFlowtable tells whether the kernel has flowtables: it makes one in a
 // table of its own and removes it in the same transaction.
 func (c *Conn) ProbeFlowtable() error {
-	b := &batch{}
+	b := &batch{family: unix.NFPROTO_INET}
 	const probe = "culvert_probe"
 	for _, typ := range []int{unix.NFT_MSG_NEWTABLE, msgNewFlowtable, unix.NFT_MSG_DELTABLE} {
-		h := header(unix.NFPROTO_INET)
+		h := header(b.family)
 		h.str(1, probe)
 		if typ == msgNewFlowtable {
 			h.str(2, "ft")

@@ -32,7 +32,10 @@ func (c *Conn) Observe() (*ruleset.Table, error) {
 		if err != nil {
 			return nil, fmt.Errorf("nft: generation: %w", err)
 		}
-		t, err := observe(nl)
+		t, err := observe(&source{nl, unix.NFPROTO_INET})
+		if err == nil && t != nil {
+			t.IP, err = observe(&source{nl, unix.NFPROTO_IPV4})
+		}
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return nil, fmt.Errorf("nft: %w", err)
 		}
@@ -66,12 +69,12 @@ func body(m netlink.Message) []attribute {
 
 // ours dumps the objects of a kind that are in our table; typ 1 is the table's
 // name in all of them.
-func ours(nl *netlink.Conn, typ int) ([][]attribute, error) {
+func ours(nl *source, typ int) ([][]attribute, error) {
 	var b buffer
 	if typ != unix.NFT_MSG_GETTABLE && typ != unix.NFT_MSG_GETCHAIN {
 		b.str(1, ruleset.Name)
 	}
-	msgs, err := dump(nl, typ, unix.NFPROTO_INET, b)
+	msgs, err := dump(nl.Conn, typ, nl.family, b)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil // no such table
 	}
@@ -80,20 +83,26 @@ func ours(nl *netlink.Conn, typ int) ([][]attribute, error) {
 	}
 	var out [][]attribute
 	for _, m := range msgs {
-		if l := body(m); len(m.Data) > 0 && m.Data[0] == unix.NFPROTO_INET && cstring(find(l, 1)) == ruleset.Name {
+		if l := body(m); len(m.Data) > 0 && m.Data[0] == nl.family && cstring(find(l, 1)) == ruleset.Name {
 			out = append(out, l)
 		}
 	}
 	return out, nil
 }
 
-func observe(nl *netlink.Conn) (*ruleset.Table, error) {
+// source is the tables of one family.
+type source struct {
+	*netlink.Conn
+	family uint8
+}
+
+func observe(nl *source) (*ruleset.Table, error) {
 	tables, err := ours(nl, unix.NFT_MSG_GETTABLE)
 	if err != nil || len(tables) == 0 {
 		return nil, err
 	}
 	t := &ruleset.Table{}
-	for _, step := range []func(*netlink.Conn, *ruleset.Table) error{observeObjects, observeSets, observeFlowtables, observeChains, observeRules} {
+	for _, step := range []func(*source, *ruleset.Table) error{observeObjects, observeSets, observeFlowtables, observeChains, observeRules} {
 		if err := step(nl, t); err != nil {
 			return nil, err
 		}
@@ -101,7 +110,7 @@ func observe(nl *netlink.Conn) (*ruleset.Table, error) {
 	return t, nil
 }
 
-func observeObjects(nl *netlink.Conn, t *ruleset.Table) error {
+func observeObjects(nl *source, t *ruleset.Table) error {
 	list, err := ours(nl, unix.NFT_MSG_GETOBJ)
 	for _, l := range list {
 		name, typ := cstring(find(l, unix.NFTA_OBJ_NAME)), u32(find(l, unix.NFTA_OBJ_TYPE))
@@ -116,7 +125,7 @@ func observeObjects(nl *netlink.Conn, t *ruleset.Table) error {
 	return err
 }
 
-func observeFlowtables(nl *netlink.Conn, t *ruleset.Table) error {
+func observeFlowtables(nl *source, t *ruleset.Table) error {
 	list, err := ours(nl, msgGetFlowtable)
 	for _, l := range list {
 		f := ruleset.Flowtable{Name: cstring(find(l, 2)), Counter: u32(find(l, 7))&flowtableFlagCounter != 0}
@@ -131,7 +140,7 @@ func observeFlowtables(nl *netlink.Conn, t *ruleset.Table) error {
 	return err
 }
 
-func observeChains(nl *netlink.Conn, t *ruleset.Table) error {
+func observeChains(nl *source, t *ruleset.Table) error {
 	list, err := ours(nl, unix.NFT_MSG_GETCHAIN)
 	for _, l := range list {
 		c := ruleset.Chain{Name: cstring(find(l, unix.NFTA_CHAIN_NAME))}
@@ -146,7 +155,7 @@ func observeChains(nl *netlink.Conn, t *ruleset.Table) error {
 	return err
 }
 
-func observeRules(nl *netlink.Conn, t *ruleset.Table) error {
+func observeRules(nl *source, t *ruleset.Table) error {
 	list, err := ours(nl, unix.NFT_MSG_GETRULE)
 	for _, l := range list {
 		if c := t.Chain(cstring(find(l, unix.NFTA_RULE_CHAIN))); c != nil {
@@ -191,7 +200,7 @@ func userData(b []byte, typ byte) []byte {
 	return nil
 }
 
-func observeSets(nl *netlink.Conn, t *ruleset.Table) error {
+func observeSets(nl *source, t *ruleset.Table) error {
 	list, err := ours(nl, unix.NFT_MSG_GETSET)
 	if err != nil {
 		return err
@@ -245,11 +254,11 @@ func types(m uint32) []ruleset.Type {
 	return out
 }
 
-func observeElements(nl *netlink.Conn, s ruleset.Set) ([]ruleset.Element, error) {
+func observeElements(nl *source, s ruleset.Set) ([]ruleset.Element, error) {
 	var b buffer
 	b.str(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.Name)
 	b.str(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-	msgs, err := dump(nl, unix.NFT_MSG_GETSETELEM, unix.NFPROTO_INET, b)
+	msgs, err := dump(nl.Conn, unix.NFT_MSG_GETSETELEM, nl.family, b)
 	if err != nil {
 		return nil, err
 	}

@@ -59,7 +59,7 @@ func setFlags(s ruleset.Set) (f uint32) {
 }
 
 func (b *batch) newSet(s ruleset.Set, id uint32) {
-	h := header(unix.NFPROTO_INET)
+	h := header(b.family)
 	h.str(unix.NFTA_SET_TABLE, ruleset.Name)
 	h.str(unix.NFTA_SET_NAME, s.Name)
 	h.u32(unix.NFTA_SET_FLAGS, setFlags(s))
@@ -92,7 +92,7 @@ func (b *batch) newSet(s ruleset.Set, id uint32) {
 }
 
 func (b *batch) delSet(name string) {
-	h := header(unix.NFPROTO_INET)
+	h := header(b.family)
 	h.str(unix.NFTA_SET_TABLE, ruleset.Name)
 	h.str(unix.NFTA_SET_NAME, name)
 	b.add("removal of set "+name, unix.NFT_MSG_DELSET, 0, h)
@@ -102,7 +102,7 @@ func (b *batch) delSet(name string) {
 // as it takes.
 func (b *batch) elements(typ int, s ruleset.Set, id uint32, elements []ruleset.Element) {
 	for first := 0; first < len(elements); {
-		h := header(unix.NFPROTO_INET)
+		h := header(b.family)
 		h.str(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.Name)
 		h.str(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
 		if id != 0 {

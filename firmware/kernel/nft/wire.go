@@ -65,8 +65,9 @@ func header(family uint8) buffer { return buffer{family, 0, 0, 0} }
 
 // batch is one transaction. what tells which object a message is about.
 type batch struct {
-	msgs []netlink.Message
-	what []string
+	family uint8 // of the tables that the next messages are about
+	msgs   []netlink.Message
+	what   []string
 }
 
 func (b *batch) add(what string, typ int, flags netlink.HeaderFlags, data buffer) {
@@ -82,9 +83,16 @@ func nftType(typ int) netlink.HeaderType {
 }
 
 func (b *batch) table(typ int) {
-	h := header(unix.NFPROTO_INET)
+	h := header(b.family)
 	h.str(unix.NFTA_TABLE_NAME, ruleset.Name)
-	b.add("table inet "+ruleset.Name, typ, create(typ), h)
+	b.add("table "+familyName(b.family)+" "+ruleset.Name, typ, create(typ), h)
+}
+
+func familyName(f uint8) string {
+	if f == unix.NFPROTO_IPV4 {
+		return "ip"
+	}
+	return "inet"
 }
 
 // create is the flag that messages which make things carry.
@@ -99,7 +107,7 @@ func create(typ int) netlink.HeaderFlags {
 }
 
 func (b *batch) newChain(c ruleset.Chain) {
-	h := header(unix.NFPROTO_INET)
+	h := header(b.family)
 	h.str(unix.NFTA_CHAIN_TABLE, ruleset.Name)
 	h.str(unix.NFTA_CHAIN_NAME, c.Name)
 	if c.Base() {
@@ -118,7 +126,7 @@ func (b *batch) newChain(c ruleset.Chain) {
 }
 
 func (b *batch) delChain(name string) {
-	h := header(unix.NFPROTO_INET)
+	h := header(b.family)
 	h.str(unix.NFTA_CHAIN_TABLE, ruleset.Name)
 	h.str(unix.NFTA_CHAIN_NAME, name)
 	b.add("removal of chain "+name, unix.NFT_MSG_DELCHAIN, 0, h)
@@ -126,7 +134,7 @@ func (b *batch) delChain(name string) {
 
 // flushChain deletes all rules of a chain.
 func (b *batch) flushChain(name string) {
-	h := header(unix.NFPROTO_INET)
+	h := header(b.family)
 	h.str(unix.NFTA_RULE_TABLE, ruleset.Name)
 	h.str(unix.NFTA_RULE_CHAIN, name)
 	b.add("flush of chain "+name, unix.NFT_MSG_DELRULE, 0, h)
@@ -134,17 +142,17 @@ func (b *batch) flushChain(name string) {
 
 func (b *batch) newRule(chain string, n int, r ruleset.Rule) error {
 	what := fmt.Sprintf("chain %s rule %d (%s)", chain, n, r.Text())
-	exprs, err := compile(r)
+	exprs, err := compile(b.family, r)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	h := header(unix.NFPROTO_INET)
+	h := header(b.family)
 	h.str(unix.NFTA_RULE_TABLE, ruleset.Name)
 	h.str(unix.NFTA_RULE_CHAIN, chain)
 	end := h.nest(unix.NFTA_RULE_EXPRESSIONS)
 	start := len(h)
 	for _, e := range exprs {
-		d, err := expr.Marshal(unix.NFPROTO_INET, e)
+		d, err := expr.Marshal(b.family, e)
 		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
@@ -181,7 +189,7 @@ func ruleUserData(r ruleset.Rule, canon uint64) []byte {
 }
 
 func (b *batch) newHelper(o ruleset.Helper) {
-	h := header(unix.NFPROTO_INET)
+	h := header(b.family)
 	h.str(unix.NFTA_OBJ_TABLE, ruleset.Name)
 	h.str(unix.NFTA_OBJ_NAME, o.Name)
 	h.u32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_CT_HELPER)
@@ -194,7 +202,7 @@ func (b *batch) newHelper(o ruleset.Helper) {
 }
 
 func (b *batch) delObject(typ uint32, name string) {
-	h := header(unix.NFPROTO_INET)
+	h := header(b.family)
 	h.str(unix.NFTA_OBJ_TABLE, ruleset.Name)
 	h.str(unix.NFTA_OBJ_NAME, name)
 	h.u32(unix.NFTA_OBJ_TYPE, typ)
@@ -204,7 +212,7 @@ func (b *batch) delObject(typ uint32, name string) {
 // flowtable makes a flowtable, adds devices to it, or (msgDelFlowtable)
 // removes these devices from it.
 func (b *batch) flowtable(typ int, f ruleset.Flowtable) {
-	h := header(unix.NFPROTO_INET)
+	h := header(b.family)
 	h.str(unix.NFTA_TABLE_NAME, ruleset.Name) // NFTA_FLOWTABLE_TABLE
 	h.str(2, f.Name)
 	end := h.nest(3)                 // NFTA_FLOWTABLE_HOOK
@@ -232,7 +240,7 @@ func (b *batch) flowtable(typ int, f ruleset.Flowtable) {
 }
 
 func (b *batch) delFlowtable(name string) {
-	h := header(unix.NFPROTO_INET)
+	h := header(b.family)
 	h.str(unix.NFTA_TABLE_NAME, ruleset.Name)
 	h.str(2, name)
 	b.add("removal of flowtable "+name, msgDelFlowtable, 0, h)
