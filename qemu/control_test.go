@@ -25,7 +25,7 @@ func TestPeersControl(t *testing.T) {
 		{"PPTP", dialPPTP},
 		{"L2TP", dialL2TP},
 		{"IPsec with NAT-T", dialNATT},
-		{"IPsec, native ESP", dialESP},
+		{"IPsec, native ESP", func(t *testing.T, l *lab.Lab) { dialESP(t, l, l.C[2:]) }},
 		{"PPTP server on the LAN", func(t *testing.T, l *lab.Lab) {
 			l.PPTPServer(l.C[0])
 			together(t, []*peers.Host{l.S2}, func(h *peers.Host) (*lab.Tunnel, error) { return l.PPTP(h, "203.0.113.50") })

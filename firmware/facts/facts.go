@@ -16,6 +16,15 @@ type Facts struct {
 	// LANMoved is the prefix the LAN moved to by itself because the WAN
 	// offered the LAN's own subnet; invalid when it did not move.
 	LANMoved netip.Prefix
+	// Shared are the IPsec servers that several devices talk to, ordered by
+	// address.
+	Shared []Association
+}
+
+// Association is an IPsec server with the devices that talk to it, in order.
+type Association struct {
+	Server  netip.Addr
+	Devices []netip.Addr
 }
 
 // WANLease is what the WAN's DHCP server gave.

@@ -24,7 +24,6 @@ import (
 	"github.com/culvert-fw/culvert/firmware/boot/initctl"
 	"github.com/culvert-fw/culvert/firmware/facts"
 	"github.com/culvert-fw/culvert/firmware/kernel/conntrack"
-	"github.com/culvert-fw/culvert/firmware/kernel/nft"
 	"github.com/culvert-fw/culvert/firmware/kernel/rtnl"
 	"github.com/culvert-fw/culvert/firmware/kernel/sysctl"
 	"github.com/culvert-fw/culvert/firmware/kernel/watch"
@@ -86,6 +85,8 @@ type daemon struct {
 	clock *clock
 	edges *edges
 
+	tunnels *tunnels
+
 	wake    chan struct{}
 	applyMu sync.Mutex      // one change of kernel and services at a time
 	life    context.Context // netd's own: what a request starts must not end with it
@@ -136,7 +137,8 @@ func dropTime(groups []string, a slog.Attr) slog.Attr {
 
 func run(ctx context.Context, files folders, log *slog.Logger) error {
 	d := &daemon{log: log, files: files, wake: make(chan struct{}, 1), edges: &edges{subs: map[chan *api.EdgeConfig]bool{}}, init: &initClient{path: filepath.Join(files.run, filepath.Base(initctl.Socket))}}
-	d.wan, d.lan, d.clock = &wanClient{d: d}, &lanServer{d: d}, &clock{d: d, options: ntp.Options{Set: ntp.SetClock, Slew: ntp.SlewClock}}
+	d.wan, d.lan, d.tunnels = &wanClient{d: d}, &lanServer{d: d}, newTunnels(d)
+	d.clock = &clock{d: d, options: ntp.Options{Set: ntp.SetClock, Slew: ntp.SlewClock}}
 	if err := d.readBoard(); err != nil {
 		return err
 	}
@@ -160,6 +162,7 @@ func run(ctx context.Context, files folders, log *slog.Logger) error {
 	g.Go(func() error { return d.commits.Run(ctx) })
 	d.replan()
 	g.Go(func() error { return d.planLoop(ctx) })
+	g.Go(func() error { return d.tunnels.run(ctx) })
 	g.Go(func() error { return d.serveAPI(ctx, ln) })
 	err = g.Wait()
 	d.wan.set(context.Background(), nil, facts.Link{})
@@ -212,8 +215,11 @@ func (d *daemon) openKernel(ctx context.Context) (*watch.Watcher, error) {
 		return nil, err
 	}
 	d.takeOver(ctx, have)
+	if err := d.tunnels.takeOver(); err != nil {
+		return nil, err
+	}
 	d.rec = reconcile.New(reconcile.Options{
-		Kernel: reconcile.Kernel{Net: net, Sysctl: sysctl.Dir("/proc/sys"), Rules: nft.New(nft.Options{})},
+		Kernel: reconcile.Kernel{Net: net, Sysctl: sysctl.Dir("/proc/sys"), Rules: d.tunnels.rules},
 		Ticks:  ticks.C(), Gone: d.endAddresses, Observed: d.observed, Log: d.log,
 	})
 	d.commits = confirm.New(confirm.Options[store.Meta]{

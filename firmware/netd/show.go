@@ -146,7 +146,14 @@ func (d *daemon) sessions(context.Context, api.Peer, none) ([]api.Session, error
 		return nil, err
 	}
 	want := d.desired()
-	return passthrough.Sessions(entries, passthrough.View{LAN: want.LAN.Address, Names: d.names(), Now: time.Now(), Uptime: uptime()}), nil
+	view := passthrough.View{LAN: want.LAN.Address, Names: d.names(), Now: time.Now(), Uptime: uptime()}
+	native, err := d.tunnels.sessions()
+	if err != nil {
+		return nil, err
+	}
+	list := append(passthrough.Sessions(entries, view), passthrough.NativeSessions(native, view)...)
+	passthrough.Sort(list)
+	return list, nil
 }
 
 // logOf is api.MethodLog: one service's lines, or all of them by time.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/culvert-fw/culvert/firmware/api"
@@ -92,21 +91,7 @@ func Sessions(entries []conntrack.Entry, v View) []api.Session {
 			out = append(out, s)
 		}
 	}
-	slices.SortFunc(out, func(a, b api.Session) int {
-		if c := a.Device.Compare(b.Device); c != 0 {
-			return c
-		}
-		if c := a.Server.Compare(b.Server); c != 0 {
-			return c
-		}
-		if c := strings.Compare(a.Protocol, b.Protocol); c != 0 {
-			return c
-		}
-		if a.Kind != b.Kind {
-			return order(a.Kind) - order(b.Kind)
-		}
-		return strings.Compare(a.IDs, b.IDs)
-	})
+	Sort(out)
 	return out
 }
 

@@ -158,7 +158,7 @@ func For(b Board, s *settings.Settings, f facts.Facts, o Options) (*Desired, set
 	if d.DHCP != nil && o.LANUnsettled && !chosen(s, o.LANByHand) && s.WAN.Mode == settings.WANDHCP && shortLease < d.DHCP.Lease {
 		d.DHCP.Short = shortLease
 	}
-	d.rules(b, eff)
+	d.rules(b, eff, f)
 	return d, nil
 }
 

@@ -3,6 +3,7 @@ package plan
 import (
 	"net/netip"
 
+	"github.com/culvert-fw/culvert/firmware/facts"
 	"github.com/culvert-fw/culvert/firmware/netstate"
 	"github.com/culvert-fw/culvert/firmware/plan/firewall"
 	"github.com/culvert-fw/culvert/firmware/plan/passthrough"
@@ -11,8 +12,9 @@ import (
 
 // rules fills in the ruleset, and the routing rules that complete it. A port forward that can't be carried out is a
 // standing problem: the rest of the firewall must not wait for it.
-func (d *Desired) rules(b Board, s *settings.Settings) {
-	in := firewall.Input{LANDevice: Bridge, WANDevice: b.WANPort, LAN: d.LAN.Address, Claimed: d.Claimed, Settings: s}
+func (d *Desired) rules(b Board, s *settings.Settings, f facts.Facts) {
+	in := firewall.Input{LANDevice: Bridge, WANDevice: b.WANPort, LAN: d.LAN.Address, Claimed: d.Claimed, Settings: s,
+		RAM: b.RAM, Shared: f.Shared}
 	if d.WAN.Address.IsValid() {
 		in.WAN = []netip.Addr{d.WAN.Address.Addr()}
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/culvert-fw/culvert/firmware/facts"
 	"github.com/culvert-fw/culvert/firmware/plan/passthrough"
 	rs "github.com/culvert-fw/culvert/firmware/ruleset"
 	"github.com/culvert-fw/culvert/firmware/settings"
@@ -19,9 +20,11 @@ import (
 type Input struct {
 	LANDevice string
 	WANDevice string
-	LAN       netip.Prefix // the router's address and prefix length, in effect
-	WAN       []netip.Addr // the WAN's addresses; none while it is down
-	Claimed   bool         // the router has an owner: only then SSH may be open to the Internet
+	LAN       netip.Prefix        // the router's address and prefix length, in effect
+	WAN       []netip.Addr        // the WAN's addresses; none while it is down
+	Claimed   bool                // the router has an owner: only then SSH may be open to the Internet
+	RAM       int                 // megabytes, for the limits
+	Shared    []facts.Association // IPsec servers that several devices talk to
 	Settings  *settings.Settings
 }
 
@@ -43,9 +46,10 @@ func jump(chain string) rs.Verdict { return rs.Verdict{Kind: rs.Goto, Chain: cha
 // Ruleset gives the table. A forward that cannot be carried out is left out
 // and reported.
 func Ruleset(in Input) (*rs.Table, []settings.Problem) {
-	pass := passthrough.Rules(in.Settings.Passthrough)
+	pass := passthrough.Rules(in.Settings.Passthrough, network(in))
 	forwards, problems := forwardMap(in)
 	t := &rs.Table{
+		IP:      pass.IP,
 		Helpers: pass.Helpers,
 		Sets:    append(pass.Sets, lanServiceSet(in), wanAddressSet(in), forwards),
 		Chains:  append(append(input(in), forward(in, pass)...), nat(in)...),
@@ -56,6 +60,15 @@ func Ruleset(in Input) (*rs.Table, []settings.Problem) {
 		t.Flowtables = []rs.Flowtable{{Name: flowtable, Devices: devices, Counter: true}}
 	}
 	return t, problems
+}
+
+// network is where tunnels run.
+func network(in Input) passthrough.Network {
+	n := passthrough.Network{LANDevice: in.LANDevice, WANDevice: in.WANDevice, LAN: in.LAN, RAM: in.RAM, Shared: in.Shared}
+	if len(in.WAN) > 0 {
+		n.WAN = in.WAN[0]
+	}
+	return n
 }
 
 // input is what reaches the router itself.
@@ -117,7 +130,7 @@ func forward(in Input, pass passthrough.Part) []rs.Chain {
 	} else {
 		c.Rules = append(c.Rules, rs.R("established", rs.Established|rs.Related, accept))
 	}
-	c.Rules = append(c.Rules,
+	c.Rules = append(append(c.Rules, pass.Untracked...),
 		rs.R("invalid", rs.Invalid, drop),
 		rs.R("from the LAN", rs.Iif{Name: in.LANDevice}, jump("forward_lan")),
 		rs.R("from the WAN", rs.Iif{Name: in.WANDevice}, jump("forward_wan")),

@@ -91,10 +91,18 @@ func TestGoldensOnKernel(t *testing.T) {
 			if d := ruleset.Diff(table, have); len(d) > 0 {
 				t.Errorf("not settled:\n%s", strings.Join(d, "\n"))
 			}
-			if d := cmp.Diff(nettest.NormalListing(table.Text()), nettest.NormalListing(ns.Run(t, "nft -s list table inet culvert"))); d != "" {
+			listing := ns.Run(t, "nft -s list table inet culvert")
+			if table.IP != nil {
+				listing += ns.Run(t, "nft -s list table ip culvert")
+			}
+			if d := cmp.Diff(nettest.NormalListing(table.Text()), nettest.NormalListing(listing)); d != "" {
 				t.Errorf("nft lists something else (-ours +nft's):\n%s", d)
 			}
-			if out, err := ns.Output(table.Text(), "nft", "-c", "-f", "-"); err != nil {
+			// nft does not read back what it lists of table ip: parts of a header
+			// in a concatenation are integers to it, not the set's type.
+			inet := *table
+			inet.IP = nil
+			if out, err := ns.Output(inet.Text(), "nft", "-c", "-f", "-"); err != nil {
 				t.Errorf("nft does not read our text: %v\n%s", err, out)
 			}
 		})

@@ -59,14 +59,21 @@ type Part struct {
 	// accepted. The WAN's see the translated port, so a LAN server is found by
 	// its own port whatever the external one is.
 	FromLAN, FromWAN []rs.Rule
+	// IP is table ip, nil when there is none, and Untracked what the forward
+	// chain needs for it.
+	IP        *rs.Table
+	Untracked []rs.Rule
 }
 
 // Rules gives the part for these settings.
 //
 // L2TP's many clients need nothing but masquerading, which gives each its own
-// port; IPsec with NAT-T neither; native ESP works for one client a server.
-func Rules(p settings.Passthrough) Part {
+// port; IPsec with NAT-T neither; native ESP has table ip.
+func Rules(p settings.Passthrough, n Network) Part {
 	var part Part
+	if part.IP = IPsecTable(p.IPsec.Enabled, n); part.IP != nil {
+		part.Untracked = Untracked(n)
+	}
 	if p.PPTP.Enabled {
 		// Since Linux 6.0 no helper is assigned by itself. With it the
 		// data connection (GRE) is RELATED and needs no rule.

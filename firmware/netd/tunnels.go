@@ -1,0 +1,264 @@
+package netd
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/culvert-fw/culvert/firmware/facts"
+	"github.com/culvert-fw/culvert/firmware/kernel/nflog"
+	"github.com/culvert-fw/culvert/firmware/kernel/nft"
+	"github.com/culvert-fw/culvert/firmware/passthrough"
+	plan "github.com/culvert-fw/culvert/firmware/plan/passthrough"
+	"github.com/culvert-fw/culvert/firmware/ruleset"
+)
+
+// Of the associations in table ip.
+const (
+	tunnelPoll = time.Minute // how often it is looked who is still there
+	tunnelIdle = time.Hour   // how long after the last sign a device gets copies
+	mostShared = 64          // devices of one server
+)
+
+// pair is a device with a server.
+type pair struct{ server, device netip.Addr }
+
+// tunnels lets second devices of an IPsec server in, and knows what native
+// tunnels there are. The packets are the kernel's: see plan/passthrough.
+type tunnels struct {
+	d     *daemon
+	rules *nft.Conn
+
+	mu    sync.Mutex
+	since map[pair]time.Time // first seen
+	last  map[pair]time.Time // last seen
+}
+
+func newTunnels(d *daemon) *tunnels {
+	return &tunnels{d: d, rules: nft.New(nft.Options{}), since: map[pair]time.Time{}, last: map[pair]time.Time{}}
+}
+
+// learned reads a learned set; it is empty while there is no table ip.
+func (t *tunnels) learned(name string) ([]nft.Learned, error) {
+	list, err := t.rules.Learned(plan.LearnedSet(name))
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	return list, err
+}
+
+// takeOver learns from the kernel what a netd before this one had learned: the
+// first plan must not end the copies of servers that are shared.
+func (t *tunnels) takeOver() error {
+	devices, err := t.look()
+	if err != nil {
+		return err
+	}
+	list, err := t.learned(plan.First)
+	if err != nil {
+		return err
+	}
+	first := map[netip.Addr]netip.Addr{}
+	for _, e := range list {
+		first[address(e.Key)] = address(e.Data)
+	}
+	for server, ds := range devices {
+		if len(ds) > 1 || ds[0] != first[server] {
+			t.d.facts.Shared = append(t.d.facts.Shared, facts.Association{Server: server, Devices: ds})
+		}
+	}
+	slices.SortFunc(t.d.facts.Shared, func(a, b facts.Association) int { return a.Server.Compare(b.Server) })
+	return nil
+}
+
+// look reads who talks to whom, and remembers when.
+func (t *tunnels) look() (map[netip.Addr][]netip.Addr, error) {
+	list, err := t.learned(plan.Assocs)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	devices := map[netip.Addr][]netip.Addr{}
+	for _, e := range list {
+		p := pair{address(e.Key), address(e.Key[4:])}
+		devices[p.server] = append(devices[p.server], p.device)
+		if t.since[p].IsZero() {
+			t.since[p] = now
+		}
+		t.last[p] = now
+	}
+	for p, at := range t.last {
+		if now.Sub(at) > tunnelIdle {
+			delete(t.last, p)
+			delete(t.since, p)
+		}
+	}
+	for _, ds := range devices {
+		slices.SortFunc(ds, netip.Addr.Compare)
+	}
+	return devices, nil
+}
+
+// run serves until ctx is done.
+func (t *tunnels) run(ctx context.Context) error {
+	l, err := nflog.Listen(plan.LogGroup)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go t.watch(ctx)
+	return l.Run(ctx, func(p nflog.Packet) {
+		if len(p.Data) < 20 {
+			return
+		}
+		at := func(i int) netip.Addr { return netip.AddrFrom4([4]byte(p.Data[i : i+4])) }
+		if err := t.admit(ctx, pair{server: at(16), device: at(12)}); err != nil && ctx.Err() == nil {
+			t.d.log.Error("a device of a shared IPsec server", "err", err)
+		}
+	})
+}
+
+// admit lets a further device of a server in: first the copies, then its
+// packets.
+func (t *tunnels) admit(ctx context.Context, p pair) error {
+	devices, err := t.look()
+	if err != nil {
+		return err
+	}
+	all := devices[p.server]
+	t.d.mu.Lock()
+	i := slices.IndexFunc(t.d.facts.Shared, func(a facts.Association) bool { return a.Server == p.server })
+	if i >= 0 {
+		all = append(slices.Clone(all), t.d.facts.Shared[i].Devices...)
+	}
+	known := i >= 0 && slices.Contains(t.d.facts.Shared[i].Devices, p.device)
+	t.d.mu.Unlock()
+	if !known {
+		all = append(slices.Clone(all), p.device)
+		slices.SortFunc(all, netip.Addr.Compare)
+		all = slices.Compact(all)
+		if len(all) > mostShared {
+			t.d.log.Warn("too many devices of one IPsec server", "server", p.server, "device", p.device, "most", mostShared)
+			return nil
+		}
+		t.d.log.Info("several devices talk to one IPsec server", "server", p.server, "devices", all)
+		t.share(facts.Association{Server: p.server, Devices: all})
+		t.d.applyMu.Lock()
+		err := t.d.converge(ctx)
+		t.d.applyMu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	err = t.rules.Learn(plan.LearnedSet(plan.Assocs), ruleset.Cat(ruleset.Addr(p.server), ruleset.Addr(p.device)))
+	if errors.Is(err, unix.ENOENT) {
+		return nil // the switch was turned off meanwhile
+	}
+	_, lookErr := t.look()
+	return errors.Join(err, lookErr)
+}
+
+// share puts a server's devices into the facts; without devices it goes.
+func (t *tunnels) share(a facts.Association) {
+	t.d.mu.Lock()
+	defer t.d.mu.Unlock()
+	list := slices.DeleteFunc(slices.Clone(t.d.facts.Shared), func(b facts.Association) bool { return b.Server == a.Server })
+	if len(a.Devices) > 0 {
+		list = append(list, a)
+	}
+	slices.SortFunc(list, func(a, b facts.Association) int { return a.Server.Compare(b.Server) })
+	t.d.facts.Shared = list
+}
+
+// watch ends copies to devices that are gone.
+func (t *tunnels) watch(ctx context.Context) {
+	tick := time.NewTicker(tunnelPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if _, err := t.look(); err != nil {
+			t.d.log.Error("IPsec associations", "err", err)
+			continue
+		}
+		for _, a := range t.d.known().Shared {
+			left := slices.DeleteFunc(slices.Clone(a.Devices), func(device netip.Addr) bool { return !t.alive(pair{a.Server, device}) })
+			if len(left) != len(a.Devices) {
+				t.share(facts.Association{Server: a.Server, Devices: left})
+				t.d.replan()
+			}
+		}
+	}
+}
+
+func (t *tunnels) alive(p pair) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.last[p].IsZero()
+}
+
+// sessions gives the native tunnels.
+func (t *tunnels) sessions() ([]passthrough.Native, error) {
+	devices, err := t.look()
+	if err != nil {
+		return nil, err
+	}
+	var sets [3][]nft.Learned
+	for i, name := range []string{plan.Cookies, plan.Outbound, plan.Inbound} {
+		if sets[i], err = t.learned(name); err != nil {
+			return nil, err
+		}
+		// What was refreshed last expires last.
+		slices.SortFunc(sets[i], func(a, b nft.Learned) int { return int(b.Expires/time.Millisecond - a.Expires/time.Millisecond) })
+	}
+	shared := t.d.known().Shared
+	var out []passthrough.Native
+	for server, ds := range devices {
+		for _, device := range ds {
+			n := passthrough.Native{Server: server, Device: device, Since: t.first(pair{server, device}),
+				Shared: slices.ContainsFunc(shared, func(a facts.Association) bool { return a.Server == server && len(a.Devices) > 1 })}
+			for _, e := range sets[0] {
+				if address(e.Key) == server && address(e.Data) == device {
+					n.Cookies = append(n.Cookies, binary.BigEndian.Uint64([]byte(e.Key[4:12])))
+				}
+			}
+			for _, e := range sets[1] {
+				if address(e.Key) == server && address(e.Data) == device {
+					n.Out = append(n.Out, esp(e))
+				}
+			}
+			for _, e := range sets[2] {
+				if address(e.Key) == server {
+					n.In = append(n.In, esp(e))
+				}
+			}
+			out = append(out, n)
+		}
+	}
+	return out, nil
+}
+
+func (t *tunnels) first(p pair) time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.since[p]
+}
+
+func esp(e nft.Learned) passthrough.ESP {
+	return passthrough.ESP{SPI: binary.BigEndian.Uint32([]byte(e.Key[4:8])), Packets: e.Packets, Bytes: e.Bytes}
+}
+
+// address is the IPv4 address at the start of a key.
+func address(k ruleset.Key) netip.Addr { return netip.AddrFrom4([4]byte([]byte(k[:4]))) }

@@ -1,0 +1,264 @@
+package passthrough
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/culvert-fw/culvert/firmware/facts"
+	rs "github.com/culvert-fw/culvert/firmware/ruleset"
+)
+
+// Native IPsec of many devices, also to one server.
+//
+// ESP has no ports, and some servers answer IKE to port 500 alone, so NAT by
+// conntrack carries one device a server (RFC 3715, 2.1). Table ip takes both
+// out of conntrack and translates addresses by what it learned:
+//
+//   - IKE between ports 500 goes by the initiator's SPI, which its first packet
+//     shows and which names the SA for life (RFC 7296 3.1, RFC 2408 3.1).
+//   - ESP from a server that one device talks to goes to that device.
+//   - ESP from a server of several devices is copied to each. ESP is
+//     authenticated: who has no SA for it drops it (RFC 4303 3.4), as stations
+//     drop frames that a switch floods. Delivery never depends on a guess.
+//
+// A second device of a server waits, for one retransmission of its first IKE
+// packet, until netd has written the copies; the first needs nobody.
+
+// Names in table ip. The exported ones are read for people.
+const (
+	servers   = "servers"  // servers that a device has an association with
+	Assocs    = "assocs"   // server . device
+	First     = "first"    // server : device that came first
+	Cookies   = "cookies"  // server . initiator's SPI : device
+	Outbound  = "outbound" // server . SPI : device, what devices send
+	Inbound   = "inbound"  // server . SPI, what servers send
+	copies    = "copies"   // server : chain that copies to its devices
+	copied    = "copied"   // servers in copies
+	lanESP    = "lan_esp"
+	wanESP    = "wan_esp"
+	lanIKE    = "lan_ike"
+	wanIKE    = "wan_ike"
+	knownIKE  = "known_ike"
+	knownESP  = "known_esp"
+	secondIKE = "second_ike"
+	secondESP = "second_esp"
+	delivery  = "delivery"
+	wanICMP   = "wan_icmp"
+)
+
+// LogGroup is where the kernel tells of a second device of a server, see
+// kernel/nflog.
+const LogGroup = 50
+
+// Time that an association lives without a packet.
+const (
+	assocTimeout  = time.Hour
+	cookieTimeout = 8 * time.Hour
+)
+
+// Network is where tunnels run.
+type Network struct {
+	LANDevice, WANDevice string
+	LAN                  netip.Prefix
+	WAN                  netip.Addr // invalid while the WAN is down
+	RAM                  int        // megabytes, for the limits
+	Shared               []facts.Association
+}
+
+// IPsecTable is table ip; nil when IPsec does not pass or there is no WAN.
+func IPsecTable(on bool, n Network) *rs.Table {
+	if !on || !n.WAN.Is4() {
+		return nil
+	}
+	t := &rs.Table{Sets: n.sets(), Chains: append(n.early(), n.late())}
+	for i, a := range n.Shared {
+		t.Chains = append(t.Chains, n.copies(i, a))
+	}
+	return t
+}
+
+// LearnedSet is the learned set of that name, for who reads it or adds to it.
+func LearnedSet(name string) rs.Set {
+	for _, s := range (Network{}).sets() {
+		if s.Name == name {
+			return s
+		}
+	}
+	return rs.Set{Name: name}
+}
+
+// limit is how many entries a table of this kind has: 4096 for 64 MB.
+func (n Network) limit() int { return 64 * max(n.RAM, 64) }
+
+func (n Network) sets() []rs.Set {
+	addr := rs.IPv4Addr
+	learned := func(name string, timeout time.Duration, data []rs.Type, key ...rs.Type) rs.Set {
+		return rs.Set{Name: name, Key: key, Data: data, Learned: true, Timeout: timeout, Size: n.limit()}
+	}
+	device := []rs.Type{addr}
+	shared, plain := rs.Set{Name: copies, Key: []rs.Type{addr}, Verdicts: true}, rs.Set{Name: copied, Key: []rs.Type{addr}}
+	for i, a := range n.Shared {
+		plain.Elements = append(plain.Elements, rs.Element{Key: rs.Addr(a.Server)})
+		shared.Elements = append(shared.Elements, rs.Element{Key: rs.Addr(a.Server), Verdict: rs.Verdict{Kind: rs.Goto, Chain: copyChain(i)}})
+	}
+	shared.Sort()
+	plain.Sort()
+	return []rs.Set{
+		learned(servers, assocTimeout, nil, addr),
+		learned(Assocs, assocTimeout, nil, addr, addr),
+		learned(First, assocTimeout, device, addr),
+		learned(Cookies, cookieTimeout, device, addr, addr, addr),
+		learned(Outbound, assocTimeout, device, addr, addr),
+		learned(Inbound, cookieTimeout, nil, addr, addr),
+		shared, plain,
+	}
+}
+
+func copyChain(i int) string { return "copy_" + strconv.Itoa(i+1) }
+
+var (
+	ikeKey = rs.Fields{rs.FieldDest, rs.FieldCookieHigh, rs.FieldCookieLow}
+	accept = rs.Verdict{Kind: rs.Accept}
+	drop   = rs.Verdict{Kind: rs.Drop}
+)
+
+func to(chain string) rs.Verdict { return rs.Verdict{Kind: rs.Goto, Chain: chain} }
+
+// early comes before conntrack looks at the packet, and after fragments have
+// become packets.
+func (n Network) early() []rs.Chain {
+	const why = "passthrough ipsec on"
+	ike := []rs.Expr{rs.Sport{Protocol: rs.UDP, Port: 500}, rs.Dport{Protocol: rs.UDP, Port: 500}}
+	fromLAN := []rs.Expr{rs.Iif{Name: n.LANDevice}, rs.Source{Prefix: n.LAN.Masked()}, rs.Dest{Prefix: n.LAN.Masked(), Not: true}}
+	fromWAN := []rs.Expr{rs.Iif{Name: n.WANDevice}, rs.Dest{Prefix: netip.PrefixFrom(n.WAN, 32)}}
+	icmpError := func(t rs.ICMPType) rs.Rule {
+		return rs.R(why, append([]rs.Expr{t}, append(fromWAN, to(wanICMP))...)...)
+	}
+	rule := func(l4 []rs.Expr, from []rs.Expr, chain string) rs.Rule {
+		return rs.R(why, append(append(slices.Clone(l4), from...), to(chain))...)
+	}
+	esp := []rs.Expr{rs.L4{Protocol: rs.ESP}}
+	pair := rs.Fields{rs.FieldDest, rs.FieldSource}
+	begin := func(last rs.Verdict) []rs.Rule {
+		return []rs.Rule{
+			rs.R("the first device", rs.Learn{Set: servers, Key: rs.Fields{rs.FieldDest}}, rs.Learn{Set: Assocs, Key: pair},
+				rs.Learn{Set: First, Key: rs.Fields{rs.FieldDest}, Data: rs.Fields{rs.FieldSource}}, last),
+		}
+	}
+	known := rs.In{Key: pair, Set: Assocs}
+	taken := rs.In{Key: rs.Fields{rs.FieldDest}, Set: servers}
+	tell := rs.Log{Group: LogGroup, Bytes: 28, Prefix: "second"}
+	spi := rs.In{Key: rs.Fields{rs.FieldSource, rs.FieldSPI}, Set: Inbound}
+	rate := rs.Limit{Rate: 20, Burst: 40}
+	return []rs.Chain{
+		{Name: "early", Type: "filter", Hook: rs.Prerouting, Priority: -300, Rules: []rs.Rule{
+			rule(esp, fromWAN, wanESP), rule(esp, fromLAN, lanESP), rule(ike, fromWAN, wanIKE), rule(ike, fromLAN, lanIKE),
+			icmpError(rs.Unreachable), icmpError(rs.TimeExceeded), icmpError(rs.ParameterProblem),
+		}},
+		{Name: lanIKE, Rules: append([]rs.Rule{
+			rs.R("a known device", known, to(knownIKE)),
+			rs.R("the server has another", taken, to(secondIKE)),
+		}, begin(to(knownIKE))...)},
+		{Name: secondIKE, Rules: []rs.Rule{
+			rs.R("netd lets it in", rate, tell),
+			rs.R("it asks again", drop),
+		}},
+		{Name: knownIKE, Rules: []rs.Rule{
+			notItsPacket(37, 41), // RFC 7296: INFORMATIONAL, Notify
+			notItsPacket(5, 11),  // RFC 2408: Informational, Notification
+			rs.R("lives on", rs.Learn{Set: servers, Key: rs.Fields{rs.FieldDest}}, rs.Learn{Set: Assocs, Key: pair},
+				rs.Learn{Set: Cookies, Key: ikeKey, Data: rs.Fields{rs.FieldSource}}, rs.Notrack{}, accept),
+		}},
+		{Name: lanESP, Rules: append([]rs.Rule{
+			rs.R("a known device", known, to(knownESP)),
+			rs.R("the server has another", taken, to(secondESP)),
+		}, begin(to(knownESP))...)},
+		{Name: secondESP, Rules: []rs.Rule{
+			rs.R("netd lets it in", rate, tell),
+			rs.R("it goes out all the same", rs.Notrack{}, accept),
+		}},
+		{Name: knownESP, Rules: []rs.Rule{
+			rs.R("lives on", rs.Learn{Set: servers, Key: rs.Fields{rs.FieldDest}}, rs.Learn{Set: Assocs, Key: pair},
+				rs.Learn{Set: Outbound, Key: rs.Fields{rs.FieldDest, rs.FieldSPI}, Data: rs.Fields{rs.FieldSource}, Counter: true}, rs.Notrack{}, accept),
+		}},
+		{Name: wanIKE, Rules: append([]rs.Rule{
+			rs.R("by the initiator's SPI", rs.SetDestFrom{Key: rs.Fields{rs.FieldSource, rs.FieldCookieHigh, rs.FieldCookieLow}, Map: Cookies}, rs.Notrack{}, accept),
+		}, n.inbound()...)},
+		{Name: wanESP, Rules: append([]rs.Rule{
+			// The lookup counts. A server of nobody teaches nothing.
+			rs.R("a known SPI", spi, to(delivery)),
+			rs.R("a new SPI", rs.In{Key: rs.Fields{rs.FieldSource}, Set: servers}, rate, rs.Learn{Set: Inbound, Key: spi.Key, Counter: true}),
+		}, n.inbound()...)},
+		{Name: delivery, Rules: n.inbound()},
+		n.errors(),
+	}
+}
+
+// notItsPacket drops a device's answer to the copy of a packet of somebody
+// else's SA: INVALID_IKE_SPI or INVALID-COOKIE in the clear would end that SA.
+// What belongs to an SA is encrypted and begins with another payload.
+func notItsPacket(exchange, payload uint32) rs.Rule {
+	return rs.R("not its packet", rs.In{Key: rs.Fields{rs.FieldDest}, Set: copied},
+		rs.Raw{Field: rs.FieldExchange, Value: exchange}, rs.Raw{Field: rs.FieldNextPayload, Value: payload}, drop)
+}
+
+// inbound delivers what no exact key tells the owner of; what comes from a
+// server of nobody goes on to conntrack, and so to a port forward or nowhere.
+func (n Network) inbound() []rs.Rule {
+	return []rs.Rule{
+		rs.R("several devices", rs.Vmap{Key: rs.Fields{rs.FieldSource}, Map: copies}),
+		rs.R("its only device", rs.SetDestFrom{Key: rs.Fields{rs.FieldSource}, Map: First}, rs.Notrack{}, accept),
+	}
+}
+
+// errors are ICMP errors about what a device sent, path MTU among them: to the
+// device, about the address that it knows.
+func (n Network) errors() rs.Chain {
+	about := func(protocol uint32, set string, key ...rs.Field) rs.Rule {
+		a := n.WAN.As4()
+		e := []rs.Expr{rs.Raw{Field: rs.FieldQuotedProtocol, Value: protocol}, rs.Raw{Field: rs.FieldQuotedSource, Value: binary.BigEndian.Uint32(a[:])}}
+		if protocol == rs.UDP {
+			e = append(e, rs.Raw{Field: rs.FieldQuotedPorts, Value: 500<<16 | 500})
+		}
+		return rs.R("passthrough ipsec on", append(e, rs.SetQuotedSource{Key: key, Map: set}, rs.SetDestFrom{Key: key, Map: set}, rs.Notrack{}, accept)...)
+	}
+	return rs.Chain{Name: wanICMP, Rules: []rs.Rule{
+		about(rs.ESP, Outbound, rs.FieldQuotedDest, rs.FieldQuotedSPI),
+		about(rs.UDP, Cookies, rs.FieldQuotedDest, rs.FieldQuotedCookieHigh, rs.FieldQuotedCookieLow),
+	}}
+}
+
+// copies sends one to each device of a server.
+func (n Network) copies(i int, a facts.Association) rs.Chain {
+	c := rs.Chain{Name: copyChain(i)}
+	if len(a.Devices) == 1 { // the others are gone
+		c.Rules = []rs.Rule{rs.R("the device that is left", rs.SetDest{Addr: a.Devices[0]}, rs.Notrack{}, accept)}
+		return c
+	}
+	for _, d := range a.Devices {
+		c.Rules = append(c.Rules, rs.R("a copy", rs.Dup{To: d}))
+	}
+	c.Rules = append(c.Rules, rs.R("the original", drop))
+	return c
+}
+
+// late is the other half of the translation: sources on the way out, and
+// copies, which were routed to their receivers but carry the WAN's address.
+func (n Network) late() rs.Chain {
+	return rs.Chain{Name: "late", Type: "filter", Hook: rs.Postrouting, Priority: 90, Rules: []rs.Rule{
+		rs.R("LAN to Internet", rs.Untracked, rs.Oif{Name: n.WANDevice}, rs.Source{Prefix: n.LAN.Masked()}, rs.SetSource{Addr: n.WAN}),
+		rs.R("copies", rs.Untracked, rs.Oif{Name: n.LANDevice}, rs.Dest{Prefix: netip.PrefixFrom(n.WAN, 32)}, rs.SetDestNexthop{}),
+	}}
+}
+
+// Untracked accepts, in the forward chain of table inet, what table ip has
+// taken out of conntrack.
+func Untracked(n Network) []rs.Rule {
+	return []rs.Rule{
+		rs.R("passthrough ipsec on", rs.Untracked, rs.Iif{Name: n.LANDevice}, rs.Oif{Name: n.WANDevice}, rs.Source{Prefix: n.LAN.Masked()}, accept),
+		rs.R("passthrough ipsec on", rs.Untracked, rs.Iif{Name: n.WANDevice}, rs.Oif{Name: n.LANDevice}, rs.Source{Prefix: n.LAN.Masked(), Not: true}, accept),
+	}
+}
