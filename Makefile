@@ -5,7 +5,9 @@ SETTINGS ?=
 # KERNEL_SRC=FILE_OR_DIR takes the kernel source from there instead of Debian's package.
 export KERNEL_SRC
 
-MKIMAGE = go run ./cmd/mkimage
+# Not `go run`, which adds an "exit status 1" to every message.
+MKIMAGE = go build -o out/bin/mkimage ./cmd/mkimage && out/bin/mkimage
+BAKE = $(if $(SETTINGS),-settings '$(SETTINGS)')
 
 .PHONY: help run test image images boards check clean
 
@@ -22,13 +24,15 @@ help:
 
 run:
 	@scripts/prepare image $(BOARD)
-	@$(MKIMAGE) $(if $(SETTINGS),-settings $(SETTINGS)) $(BOARD)
+	@$(MKIMAGE) $(BAKE) $(BOARD)
+	@if [ -n '$(SETTINGS)' ] && [ -e out/$(BOARD)/data.img ]; then \
+		echo 'out/$(BOARD)/data.img keeps the settings of earlier runs; delete it to start with $(SETTINGS).'; fi
 	@go build -o out/bin/vmrun ./cmd/vmrun
 	@exec out/bin/vmrun -board $(BOARD) -data out/$(BOARD)/data.img
 
 image:
 	@scripts/prepare image $(BOARD)
-	@$(MKIMAGE) $(if $(SETTINGS),-settings $(SETTINGS)) $(BOARD)
+	@$(MKIMAGE) $(BAKE) $(BOARD)
 
 images:
 	@scripts/prepare image
