@@ -167,13 +167,16 @@ func (l *Lab) pluto(h *peers.Host, conf string) (*peers.Process, error) {
 
 // IPsecServer starts libreswan as a responder for clients with any identity;
 // each gets an address of its own (IKEv2 configuration payload). encapsulation
-// must be "no" for clients with native ESP.
-func (l *Lab) IPsecServer(h *peers.Host, addr, encapsulation string) {
+// must be "no" for clients with native ESP. more are lines of the connection, by
+// default those of a server that leaves rekeying to its clients.
+func (l *Lab) IPsecServer(h *peers.Host, addr, encapsulation string, more ...string) {
 	l.t.Helper()
+	if more == nil {
+		more = []string{"ikev2=insist", "rekey=no"}
+	}
 	l.sh(h, "ip addr replace "+IPsecInner+"/32 dev lo")
 	p, err := l.pluto(h, `conn home
     authby=secret
-    ikev2=insist
     left=`+addr+`
     leftid=@vpn
     leftsubnet=`+IPsecInner+`/32
@@ -181,9 +184,8 @@ func (l *Lab) IPsecServer(h *peers.Host, addr, encapsulation string) {
     rightaddresspool=10.13.0.10-10.13.0.50
     narrowing=yes
     encapsulation=`+encapsulation+`
-    dpddelay=0
-    rekey=no
     auto=add
+    `+strings.Join(more, "\n    ")+`
 `)
 	l.check(err)
 	l.t.Cleanup(func() { l.stop(h, p) })
@@ -191,11 +193,17 @@ func (l *Lab) IPsecServer(h *peers.Host, addr, encapsulation string) {
 }
 
 // IPsec connects h to server with libreswan, IKEv2. encapsulation is "yes"
-// (NAT-T), "no" (native ESP although there is NAT) or "auto".
-func (l *Lab) IPsec(h *peers.Host, server, encapsulation string) (*Tunnel, error) {
+// (NAT-T), "no" (native ESP although there is NAT) or "auto". more are lines of
+// the connection.
+func (l *Lab) IPsec(h *peers.Host, server, encapsulation string, more ...string) (*Tunnel, error) {
+	if more == nil {
+		more = []string{"ikev2=insist"}
+	}
+	if _, err := h.Shell(10*time.Second, "ip addr flush to 10.13.0.0/24"); err != nil { // of a tunnel before
+		return nil, err
+	}
 	p, err := l.pluto(h, `conn office
     authby=secret
-    ikev2=insist
     left=%defaultroute
     leftid=@`+h.Name+`
     leftmodecfgclient=yes
@@ -206,6 +214,7 @@ func (l *Lab) IPsec(h *peers.Host, server, encapsulation string) (*Tunnel, error
     narrowing=yes
     encapsulation=`+encapsulation+`
     auto=add
+    `+strings.Join(more, "\n    ")+`
 `)
 	if err != nil {
 		return nil, err

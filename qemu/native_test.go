@@ -1,0 +1,100 @@
+package qemu
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/culvert-fw/culvert/firmware/settings"
+	"github.com/culvert-fw/culvert/qemu/lab"
+	"github.com/culvert-fw/culvert/qemu/peers"
+)
+
+// rekeying are clients that change the keys of their tunnel every 15 s, and a
+// server that changes those of IKE every 20 s.
+var rekeying = struct{ client, server []string }{
+	client: []string{"ikev2=insist", "ikelifetime=1h", "salifetime=30s", "rekeymargin=15s", "rekeyfuzz=0%"},
+	server: []string{"ikev2=insist", "rekey=yes", "ikelifetime=40s", "salifetime=1h", "rekeymargin=20s", "rekeyfuzz=0%"},
+}
+
+// TestNativeIPsec: three clients of one server with native ESP talk for a
+// minute while keys change on both sides; then netd is restarted under them,
+// and one of them starts anew.
+func TestNativeIPsec(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t, lab.Config{Settings: settings.Default(), Peers: true})
+	l.Online()
+	for _, h := range l.C {
+		l.Lease(h)
+	}
+	nativeIPsec(t, l, func() {
+		if _, err := l.Router.Command("restart netd"); err != nil {
+			t.Log("restart netd: ", err) // it ends its own answer
+		}
+	})
+}
+
+// TestNativeControl is the same without a router of ours and without NAT: what
+// is lost there, the peers lose.
+func TestNativeControl(t *testing.T) {
+	t.Parallel()
+	l := lab.NewControl(t)
+	for _, h := range l.C {
+		l.Lease(h)
+	}
+	l.Sh(l.NAT, "nft flush ruleset")
+	l.Sh(l.ISP, "ip route add 192.168.1.0/24 via 203.0.113.50")
+	nativeIPsec(t, l, func() {})
+}
+
+func nativeIPsec(t *testing.T, l *lab.Lab, disturb func()) {
+	l.IPsecServer(l.S2, lab.Server2, "no", rekeying.server...)
+	dial := func(h *peers.Host) (*lab.Tunnel, error) { return l.IPsec(h, lab.Server2, "no", rekeying.client...) }
+	tunnels := together(t, l.C, dial)
+	steady(t, tunnels, 60, func() {})
+	steady(t, tunnels[:2], 30, func() {
+		disturb()
+		// The third starts anew, with the same address, as after a crash.
+		h := tunnels[2].Host
+		tunnels[2].Signal(9)
+		l.Sh(h, "ip xfrm state flush; ip xfrm policy flush; rm -rf /run/pluto")
+		tu, err := dial(h)
+		if err != nil {
+			t.Errorf("the client that started anew: %v", err)
+			return
+		}
+		t.Cleanup(func() { tu.Stop() })
+		if err := tu.Payload(10, 500); err != nil {
+			t.Errorf("the client that started anew: %v", err)
+		}
+	})
+}
+
+// steady pings through all tunnels ten times a second and wants 99.9 % back.
+func steady(t *testing.T, tunnels []*lab.Tunnel, seconds int, meanwhile func()) {
+	t.Helper()
+	received := regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`)
+	var wg sync.WaitGroup
+	for _, tu := range tunnels {
+		wg.Go(func() {
+			out, err := tu.Host.Run(time.Duration(seconds)*time.Second+60*time.Second, "ping", "-n", "-q", "-i", "0.1",
+				"-c", fmt.Sprint(10*seconds), "-W", "5", "-I", tu.Local, tu.Remote)
+			m := received.FindStringSubmatch(out)
+			if m == nil {
+				t.Errorf("%s: %v\n%s", tu.Host.Name, err, out)
+				return
+			}
+			sent, _ := strconv.Atoi(m[1])
+			got, _ := strconv.Atoi(m[2])
+			t.Logf("%s: %d of %d pings answered", tu.Host.Name, got, sent)
+			if sent < 10*seconds || got*1000 < sent*999 {
+				t.Errorf("%s: %d of %d pings answered, want 99.9 %%", tu.Host.Name, got, sent)
+			}
+		})
+	}
+	meanwhile()
+	wg.Wait()
+}
