@@ -85,8 +85,8 @@ func InEffect(s *settings.Settings, f facts.Facts, o Options) *settings.Settings
 	return moved(s, lan)
 }
 
-// moved returns s with its LAN at lan: fixed hosts and port forwards keep
-// their host number. It returns s itself when nothing moves.
+// moved returns s with its LAN at lan: fixed hosts, port forwards and
+// VPN servers keep their host number. It returns s itself when nothing moves.
 func moved(s *settings.Settings, lan netip.Prefix) *settings.Settings {
 	from := s.LAN.Address
 	if lan == from {
@@ -102,6 +102,11 @@ func moved(s *settings.Settings, lan netip.Prefix) *settings.Settings {
 		fw.To = rebase(fw.To, from, lan)
 		c.Firewall.Forwards[name] = fw
 	}
+	c.Devices(func(device *string) {
+		if a, err := netip.ParseAddr(*device); err == nil {
+			*device = rebase(a, from, lan).String()
+		}
+	})
 	return c
 }
 

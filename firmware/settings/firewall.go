@@ -7,9 +7,10 @@ import (
 
 // Firewall options and port forwards.
 type Firewall struct {
-	Offload  bool               `json:"offload" help:"carry established flows in the kernel's flowtable"`
-	WANPing  bool               `json:"wan-ping" help:"answer ping from the Internet"`
-	Forwards map[string]Forward `json:"forward,omitempty" schema:"format=label,count=10000" help:"port forwards, by name"`
+	Offload    bool               `json:"offload" help:"carry established flows in the kernel's flowtable"`
+	WANPing    bool               `json:"wan-ping" help:"answer ping from the Internet"`
+	Forwards   map[string]Forward `json:"forward,omitempty" schema:"format=label,count=10000" help:"port forwards, by name"`
+	VPNServers VPNServers         `json:"vpn-server,omitzero" help:"VPN servers on the LAN: all ports and protocols that each needs"`
 }
 
 // Protocols of a forward.
@@ -68,4 +69,5 @@ func checkFirewall(c *check) {
 			taken[key] = "firewall forward " + name
 		}
 	}
+	checkVPNServers(c, taken)
 }

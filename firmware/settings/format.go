@@ -15,6 +15,8 @@ func formatText(format string) (typ, allowed string) {
 		return "name", "a to z, 0 to 9 and -, at most 63 characters, no - at either end"
 	case "host":
 		return "host", "a host name or an IPv4 address, e.g. 0.pool.ntp.org"
+	case "device":
+		return "device", "an IPv4 address of the LAN, or a name of lan hosts"
 	case "mac":
 		return "mac", "six pairs of hex digits of one device, e.g. 02:00:00:00:00:01"
 	case "key":
@@ -36,6 +38,8 @@ func checkFormat(format, s string) error {
 		ok, text = isLabel(s), "not a name"
 	case "host":
 		ok, text = isHost(s), "not a host name or IPv4 address"
+	case "device":
+		ok, text = isDevice(s), "neither an IPv4 address nor a name"
 	case "mac":
 		ok, text = isMAC(s), "not a device's hardware address"
 	case "key":
@@ -79,6 +83,14 @@ func isHost(s string) bool {
 	}
 	// A name never ends in a number: 192.168.1 is a broken address.
 	return strings.Trim(last, "0123456789") != ""
+}
+
+// isDevice: an IPv4 address, or a name as in lan hosts.
+func isDevice(s string) bool {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return a.Is4() && !badUnicast(a)
+	}
+	return isLabel(s)
 }
 
 // normalMAC writes a MAC as aa:bb:cc:dd:ee:ff; anything else stays.

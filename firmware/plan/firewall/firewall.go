@@ -8,7 +8,6 @@ package firewall
 import (
 	"net/netip"
 	"slices"
-	"strconv"
 
 	"github.com/culvert-fw/culvert/firmware/facts"
 	"github.com/culvert-fw/culvert/firmware/plan/passthrough"
@@ -31,6 +30,7 @@ type Input struct {
 // Names in the table.
 const (
 	forwardsMap  = "forwards"
+	protocolsMap = "protocol_forwards"
 	wanAddresses = "wan_addresses"
 	lanServices  = "lan_services"
 	flowtable    = "ft"
@@ -47,12 +47,12 @@ func jump(chain string) rs.Verdict { return rs.Verdict{Kind: rs.Goto, Chain: cha
 // and reported.
 func Ruleset(in Input) (*rs.Table, []settings.Problem) {
 	pass := passthrough.Rules(in.Settings.Passthrough, network(in))
-	forwards, problems := forwardMap(in)
+	forwards, problems := forwardMaps(in)
 	t := &rs.Table{
 		IP:      pass.IP,
 		Helpers: pass.Helpers,
-		Sets:    append(pass.Sets, lanServiceSet(in), wanAddressSet(in), forwards),
-		Chains:  append(append(input(in), forward(in, pass)...), nat(in)...),
+		Sets:    append(append(pass.Sets, lanServiceSet(in), wanAddressSet(in)), forwards...),
+		Chains:  append(append(input(in), forward(in, pass)...), nat(in, len(forwards) > 1)...),
 	}
 	if in.Settings.Firewall.Offload {
 		devices := []string{in.LANDevice, in.WANDevice}
@@ -68,6 +68,7 @@ func network(in Input) passthrough.Network {
 	if len(in.WAN) > 0 {
 		n.WAN = in.WAN[0]
 	}
+	n.Server = ipsecServer(in)
 	return n
 }
 
@@ -148,15 +149,20 @@ func forward(in Input, pass passthrough.Part) []rs.Chain {
 }
 
 // nat translates addresses. These chains see only the first packet of a flow.
-func nat(in Input) []rs.Chain {
+// portless tells that protocols without ports are forwarded too.
+func nat(in Input, portless bool) []rs.Chain {
 	lan := in.LAN.Masked()
+	// By the WAN's address, not by the interface: so a forward works
+	// from inside too, and the router's LAN address keeps its own ports.
+	toWAN := rs.In{Key: rs.Fields{rs.FieldDest}, Set: wanAddresses}
+	var dstnat []rs.Rule
+	if portless {
+		dstnat = []rs.Rule{rs.R("firewall vpn-server ipsec", rs.L4{Protocol: rs.ESP}, toWAN, rs.DNAT{Key: rs.Fields{rs.FieldProtocol}, Map: protocolsMap})}
+	}
 	return []rs.Chain{
-		{Name: "dstnat", Type: "nat", Hook: rs.Prerouting, Priority: -100, Rules: []rs.Rule{
-			// By the WAN's address, not by the interface: so a forward works
-			// from inside too, and the router's LAN address keeps its own ports.
-			rs.R("port forwards", rs.In{Key: rs.Fields{rs.FieldDest}, Set: wanAddresses},
-				rs.DNAT{Key: rs.ProtocolPort(), Map: forwardsMap}),
-		}},
+		{Name: "dstnat", Type: "nat", Hook: rs.Prerouting, Priority: -100, Rules: append(dstnat,
+			rs.R("port forwards", toWAN, rs.DNAT{Key: rs.ProtocolPort(), Map: forwardsMap}),
+		)},
 		{Name: "srcnat", Type: "nat", Hook: rs.Postrouting, Priority: 100, Rules: []rs.Rule{
 			rs.R("LAN to Internet", rs.IPv4{}, rs.Oif{Name: in.WANDevice}, rs.Masquerade{}),
 			// Else the device would answer its neighbour directly.
@@ -186,76 +192,4 @@ func wanAddressSet(in Input) rs.Set {
 	}
 	s.Sort()
 	return s
-}
-
-// forwardMap has one element a forward and protocol.
-func forwardMap(in Input) (rs.Set, []settings.Problem) {
-	m := rs.Set{Name: forwardsMap, Key: []rs.Type{rs.InetProto, rs.InetService}, Data: []rs.Type{rs.IPv4Addr, rs.InetService}}
-	var problems []settings.Problem
-	all := in.Settings.Firewall.Forwards
-	names := make([]string, 0, len(all))
-	for name := range all {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	taken := make(map[rs.Key]string, len(all))
-	for _, name := range names {
-		f, path := all[name], "firewall forward "+name
-		if !f.Enabled {
-			continue
-		}
-		if !in.LAN.Contains(f.To) || f.To == in.LAN.Addr() {
-			problems = append(problems, settings.Problem{Path: path + " to", Value: f.To.String(),
-				Text: "not a device of the LAN", Allowed: "an address in " + in.LAN.Masked().String()})
-			continue
-		}
-		to := f.ToPort
-		if to == 0 {
-			to = f.Port
-		}
-		for _, p := range protocols(f.Protocol) {
-			key := rs.Cat(rs.Protocol(p), rs.PortNumber(f.Port))
-			if other, ok := taken[key]; ok {
-				problems = append(problems, settings.Problem{Path: path + " port", Value: strconv.Itoa(f.Port),
-					Text: "already forwarded by " + other, Allowed: "a port that no other forward has"})
-				continue
-			}
-			taken[key] = name
-			m.Elements = append(m.Elements, rs.Element{Key: key, Data: rs.Cat(rs.Addr(f.To), rs.PortNumber(to)), Why: path})
-		}
-	}
-	m.Sort()
-	return m, problems
-}
-
-func protocols(p string) []uint8 {
-	switch p {
-	case settings.TCP:
-		return []uint8{rs.TCP}
-	case settings.UDP:
-		return []uint8{rs.UDP}
-	}
-	return []uint8{rs.TCP, rs.UDP}
-}
-
-// Ended tells which running connections end when new takes the place of old:
-// those of refused VPN protocols, and those that came through a port forward
-// that is gone or goes elsewhere.
-func Ended(old, new *settings.Settings) []passthrough.Selector {
-	out := passthrough.Ended(old.Passthrough, new.Passthrough)
-	names := make([]string, 0, len(old.Firewall.Forwards))
-	for name := range old.Firewall.Forwards {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		was := old.Firewall.Forwards[name]
-		if is, ok := new.Firewall.Forwards[name]; !was.Enabled || ok && is == was {
-			continue
-		}
-		for _, p := range protocols(was.Protocol) {
-			out = append(out, passthrough.Selector{Protocol: p, Port: was.Port, DNATed: true, Why: "firewall forward " + name})
-		}
-	}
-	return out
 }

@@ -80,9 +80,12 @@ func (e *end) gets(c net.PacketConn, from string, want []byte) {
 	if err != nil {
 		e.t.Fatalf("%s got nothing: %v", e.name, err)
 	}
-	host, _, err := net.SplitHostPort(addr.String())
+	host, port, err := net.SplitHostPort(addr.String())
 	if err != nil {
 		host = addr.String()
+	}
+	if c == e.ike && port != "500" {
+		e.t.Errorf("%s got IKE from port %s of %s, want 500", e.name, port, host)
 	}
 	if !bytes.Equal(b[:n], want) || host != from {
 		e.t.Fatalf("%s got %d bytes from %s (%x), want %d from %s (%x)", e.name, n, host, b[:min(n, 40)], len(want), from, want[:min(len(want), 40)])

@@ -142,7 +142,7 @@ func Notes(old, new settings.Passthrough) []string {
 type Selector struct {
 	Protocol uint8
 	Port     int  // 0: all of the protocol
-	DNATed   bool // only connections that came in through a port forward, by their external port
+	DNATed   bool // only connections that were forwarded to a LAN device, by their external port
 	Why      string
 }
 
@@ -164,7 +164,7 @@ func (s Selector) Match(protocol uint8, sport, dport, replySport uint16, dnated 
 	case protocol != s.Protocol:
 		return false
 	case s.DNATed:
-		return dnated && int(dport) == s.Port
+		return dnated && (s.Port == 0 || int(dport) == s.Port)
 	case s.Port == 0:
 		return true
 	}

@@ -66,6 +66,7 @@ type Network struct {
 	WAN                  netip.Addr // invalid while the WAN is down
 	RAM                  int        // megabytes, for the limits
 	Shared               []facts.Association
+	Server               netip.Addr // the LAN's IPsec server; invalid: there is none
 }
 
 // IPsecTable is table ip; nil when IPsec does not pass or there is no WAN.
@@ -132,8 +133,10 @@ func to(chain string) rs.Verdict { return rs.Verdict{Kind: rs.Goto, Chain: chain
 func (n Network) early() []rs.Chain {
 	const why = "passthrough ipsec on"
 	ike := []rs.Expr{rs.Sport{Protocol: rs.UDP, Port: 500}, rs.Dport{Protocol: rs.UDP, Port: 500}}
-	fromLAN := []rs.Expr{rs.Iif{Name: n.LANDevice}, rs.Source{Prefix: n.LAN.Masked()}, rs.Dest{Prefix: n.LAN.Masked(), Not: true}}
-	fromWAN := []rs.Expr{rs.Iif{Name: n.WANDevice}, rs.Dest{Prefix: netip.PrefixFrom(n.WAN, 32)}}
+	wan := netip.PrefixFrom(n.WAN, 32)
+	// To the WAN's address is to the LAN's server or to the router.
+	fromLAN := []rs.Expr{rs.Iif{Name: n.LANDevice}, rs.Source{Prefix: n.LAN.Masked()}, rs.Dest{Prefix: n.LAN.Masked(), Not: true}, rs.Dest{Prefix: wan, Not: true}}
+	fromWAN := []rs.Expr{rs.Iif{Name: n.WANDevice}, rs.Dest{Prefix: wan}}
 	icmpError := func(t rs.ICMPType) rs.Rule {
 		return rs.R(why, append([]rs.Expr{t}, append(fromWAN, to(wanICMP))...)...)
 	}
@@ -158,10 +161,10 @@ func (n Network) early() []rs.Chain {
 			rule(esp, fromWAN, wanESP), rule(esp, fromLAN, lanESP), rule(ike, fromWAN, wanIKE), rule(ike, fromLAN, lanIKE),
 			icmpError(rs.Unreachable), icmpError(rs.TimeExceeded), icmpError(rs.ParameterProblem),
 		}},
-		{Name: lanIKE, Rules: append([]rs.Rule{
+		{Name: lanIKE, Rules: append(append([]rs.Rule{
 			rs.R("a known device", known, to(knownIKE)),
 			rs.R("the server has another", taken, to(secondIKE)),
-		}, begin(to(knownIKE))...)},
+		}, n.answers()...), begin(to(knownIKE))...)},
 		{Name: secondIKE, Rules: []rs.Rule{
 			rs.R("netd lets it in", rate, tell),
 			rs.R("it asks again", drop),
@@ -195,6 +198,17 @@ func (n Network) early() []rs.Chain {
 		{Name: delivery, Rules: n.inbound()},
 		n.errors(),
 	}
+}
+
+// answers are those of the LAN's IPsec server to peers that it has no SA with.
+// Conntrack leads such a peer's packets to it, so they need not be learned, and
+// must not be: anybody can send the first packet, with any source. The ESP of
+// an SA is learned as that of any device.
+func (n Network) answers() []rs.Rule {
+	if !n.Server.Is4() {
+		return nil
+	}
+	return []rs.Rule{rs.R("firewall vpn-server ipsec", rs.Source{Prefix: netip.PrefixFrom(n.Server, 32)}, rs.Notrack{}, accept)}
 }
 
 // notItsPacket drops a device's answer to the copy of a packet of somebody
