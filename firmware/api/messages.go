@@ -243,11 +243,16 @@ type Session struct {
 	Inbound  bool          `json:"inbound,omitempty"` // the server is on the LAN
 	IDs      string        `json:"ids"`               // "call 0x1234/0x0001", "spi 0xc0ffee..", "udp 500>500"
 	Kind     string        `json:"kind"`              // "control", "data", "ike", "nat-t", "esp"
+	State    string        `json:"state"`             // "negotiating", "up", "idle"
+	Owner    string        `json:"owner"`             // how the device is known: "exact", "only device", "copied"
 	Age      time.Duration `json:"age"`
-	BytesOut uint64        `json:"bytes_out"` // from the device
-	BytesIn  uint64        `json:"bytes_in"`  // to the device
-	PktsOut  uint64        `json:"packets_out"`
-	PktsIn   uint64        `json:"packets_in"`
+	// Last is how long ago the last packet was that the kernel timed; nil when
+	// it does not tell.
+	Last     *time.Duration `json:"last_packet,omitempty"`
+	BytesOut uint64         `json:"bytes_out"` // from the device
+	BytesIn  uint64         `json:"bytes_in"`  // to the device, 0 with owner "copied"
+	PktsOut  uint64         `json:"packets_out"`
+	PktsIn   uint64         `json:"packets_in"`
 }
 
 // ConnectionsParams filters conntrack.

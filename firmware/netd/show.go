@@ -133,6 +133,23 @@ func (d *daemon) names() map[netip.Addr]string {
 	return names
 }
 
+// view is what tells tunnels from other connections.
+func (d *daemon) view() passthrough.View {
+	seconds := func(name string) time.Duration {
+		return time.Duration(number("/proc/sys/net/netfilter/nf_conntrack_"+name)) * time.Second
+	}
+	return passthrough.View{
+		LAN: d.desired().LAN.Address, Names: d.names(), Now: time.Now(), Uptime: uptime(),
+		Timeouts: passthrough.Timeouts{
+			TCPEstablished: seconds("tcp_timeout_established"),
+			TCPShort:       max(seconds("tcp_timeout_max_retrans"), seconds("tcp_timeout_unacknowledged")),
+			UDP:            seconds("udp_timeout"), UDPStream: seconds("udp_timeout_stream"),
+			GRE: seconds("gre_timeout"), GREStream: seconds("gre_timeout_stream"),
+			Generic: seconds("generic_timeout"),
+		},
+	}
+}
+
 // sessions is api.MethodPassthrough.
 func (d *daemon) sessions(context.Context, api.Peer, none) ([]api.Session, error) {
 	var entries []conntrack.Entry
@@ -145,8 +162,7 @@ func (d *daemon) sessions(context.Context, api.Peer, none) ([]api.Session, error
 	if err != nil {
 		return nil, err
 	}
-	want := d.desired()
-	view := passthrough.View{LAN: want.LAN.Address, Names: d.names(), Now: time.Now(), Uptime: uptime()}
+	view := d.view()
 	native, err := d.tunnels.sessions()
 	if err != nil {
 		return nil, err

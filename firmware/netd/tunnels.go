@@ -53,6 +53,12 @@ func (t *tunnels) learned(name string) ([]nft.Learned, error) {
 	return list, err
 }
 
+// since is how long ago a packet put the element there or refreshed it: every
+// packet of a device does.
+func since(name string, e nft.Learned) time.Duration {
+	return max(0, plan.LearnedSet(name).Timeout-e.Expires)
+}
+
 // takeOver learns from the kernel what a netd before this one had learned: the
 // first plan must not end the copies of servers that are shared.
 func (t *tunnels) takeOver() error {
@@ -231,12 +237,14 @@ func (t *tunnels) sessions() ([]passthrough.Native, error) {
 				Shared: slices.ContainsFunc(shared, func(a facts.Association) bool { return a.Server == server && len(a.Devices) > 1 })}
 			for _, e := range sets[0] {
 				if address(e.Key) == server && address(e.Data) == device {
-					n.Cookies = append(n.Cookies, binary.BigEndian.Uint64([]byte(e.Key[4:12])))
+					n.Cookies = append(n.Cookies, passthrough.Cookie{SPI: binary.BigEndian.Uint64([]byte(e.Key[4:12])), Last: since(plan.Cookies, e)})
 				}
 			}
 			for _, e := range sets[1] {
 				if address(e.Key) == server && address(e.Data) == device {
-					n.Out = append(n.Out, esp(e))
+					out := esp(e)
+					out.Last = since(plan.Outbound, e)
+					n.Out = append(n.Out, out)
 				}
 			}
 			for _, e := range sets[2] {

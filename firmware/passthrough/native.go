@@ -16,14 +16,21 @@ type Native struct {
 	Server, Device netip.Addr
 	Since          time.Time // it was first seen
 	Shared         bool      // other devices talk to the server too: what it sends is copied to all
-	Cookies        []uint64  // initiator's SPIs of its IKE SAs, the newest first
+	Cookies        []Cookie  // of its IKE SAs, the newest first
 	Out, In        []ESP     // the newest first
+}
+
+// Cookie is an IKE SA.
+type Cookie struct {
+	SPI  uint64        // the initiator's
+	Last time.Duration // since the device's last packet
 }
 
 // ESP is one direction of an SA, or of all its predecessors.
 type ESP struct {
 	SPI            uint32
 	Packets, Bytes uint64
+	Last           time.Duration // since the device's last packet; nothing times what a server sends
 }
 
 // NativeSessions gives one line for IKE and one for ESP of each, ordered like
@@ -35,22 +42,31 @@ func NativeSessions(list []Native, v View) []api.Session {
 		base := api.Session{Protocol: "ipsec", Device: n.Device, Name: v.Names[n.Device], Server: n.Server, Age: v.age(n.Since)}
 		if len(n.Cookies) > 0 {
 			s := base
-			s.Kind, s.IDs = "ike", fmt.Sprintf("udp 500>500 spi 0x%016x", n.Cookies[0])
+			s.Kind, s.IDs, s.Owner = "ike", fmt.Sprintf("udp 500>500 spi 0x%016x", n.Cookies[0].SPI), exact
+			s.Last = seconds(n.Cookies[0].Last)
+			// Its answers are not counted. A device that has an SA to send ESP with
+			// has got them.
+			s.State = state(len(n.Out) > 0 || len(n.In) > 0 && !n.Shared, s.Last)
 			out = append(out, s)
 		}
 		if len(n.Out) == 0 && (len(n.In) == 0 || n.Shared) {
 			continue
 		}
 		s := base
-		s.Kind = "esp"
+		s.Kind, s.Owner = "esp", only
+		if n.Shared {
+			s.Owner = copied
+		}
+		if len(n.Out) > 0 {
+			s.Last = seconds(n.Out[0].Last)
+		}
+		// ESP needs an SA, which was negotiated.
+		s.State = state(true, s.Last)
 		var ids []string
 		if len(n.Out) > 0 {
 			ids = append(ids, fmt.Sprintf("spi 0x%08x out", n.Out[0].SPI))
 		}
-		switch {
-		case n.Shared:
-			ids = append(ids, "in copied")
-		case len(n.In) > 0:
+		if len(n.In) > 0 && !n.Shared {
 			ids = append(ids, fmt.Sprintf("0x%08x in", n.In[0].SPI))
 		}
 		s.IDs = strings.Join(ids, ", ")

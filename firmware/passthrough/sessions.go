@@ -19,6 +19,8 @@ type View struct {
 	// Uptime bounds the ages: a connection that is older than the last jump of
 	// the clock has a wrong start. 0 is no bound.
 	Uptime time.Duration
+	// Timeouts are the kernel's, to tell when the last packet was.
+	Timeouts Timeouts
 }
 
 // IP protocols and ports.
@@ -104,7 +106,8 @@ func session(e *conntrack.Entry, v View) (api.Session, bool) {
 	if !ok || e.TCPState == conntrack.TimeWait || e.TCPState == conntrack.Close {
 		return api.Session{}, false
 	}
-	s := api.Session{Protocol: k.protocol, Kind: k.part, Age: v.age(e.Start)}
+	s := api.Session{Protocol: k.protocol, Kind: k.part, Age: v.age(e.Start), Owner: owner(e), Last: v.Timeouts.last(e)}
+	s.State = state(answered(e), s.Last)
 	device := func(a netip.Addr) bool { return v.LAN.Contains(a) && a != v.LAN.Addr() }
 	var own, far conntrack.Tuple // what the device sends, and how its answers are addressed outside
 	switch {

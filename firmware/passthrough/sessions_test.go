@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 
+	"github.com/culvert-fw/culvert/firmware/api"
 	"github.com/culvert-fw/culvert/firmware/kernel/conntrack"
 	"github.com/culvert-fw/culvert/firmware/passthrough"
 )
@@ -21,7 +22,8 @@ import (
 var update = flag.Bool("update", false, "rewrite the goldens")
 
 // TestGoldens reads testdata/*.txtar: "conntrack" is a listing of conntrack(8)
-// with -o ktimestamp, start= in seconds before now; "sessions" is what is shown.
+// with -o ktimestamp, age= in seconds before now; "native" is what table ip
+// learned, a device of a server a line; "sessions" is what is shown.
 func TestGoldens(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -34,14 +36,19 @@ func TestGoldens(t *testing.T) {
 				t.Fatal(err)
 			}
 			var entries []conntrack.Entry
+			var native []passthrough.Native
 			for i, f := range a.Files {
 				switch f.Name {
 				case "conntrack":
 					for l := range strings.Lines(string(f.Data)) {
 						entries = append(entries, parse(t, l))
 					}
+				case "native":
+					for l := range strings.Lines(string(f.Data)) {
+						native = append(native, parseNative(t, l))
+					}
 				case "sessions":
-					got := show(entries)
+					got := show(entries, native)
 					if d := cmp.Diff(string(f.Data), got); d != "" && !*update {
 						t.Errorf("(-golden +now):\n%s", d)
 					}
@@ -59,26 +66,43 @@ func TestGoldens(t *testing.T) {
 
 var now = time.Unix(1_800_000_000, 0)
 
-func show(entries []conntrack.Entry) string {
+// view has the time-outs that the router sets.
+var view = passthrough.View{
+	LAN: netip.MustParsePrefix("192.168.1.1/24"), Now: now, Uptime: time.Hour,
+	Names: map[netip.Addr]string{netip.MustParseAddr("192.168.1.10"): "laptop"},
+	Timeouts: passthrough.Timeouts{
+		TCPEstablished: 7440 * time.Second, TCPShort: 300 * time.Second, UDP: 120 * time.Second, UDPStream: 300 * time.Second,
+		GRE: 180 * time.Second, GREStream: 1800 * time.Second, Generic: 1800 * time.Second,
+	},
+}
+
+func show(entries []conntrack.Entry, native []passthrough.Native) string {
 	var relevant []conntrack.Entry
 	for _, e := range entries {
 		if passthrough.Relevant(&e) {
 			relevant = append(relevant, e)
 		}
 	}
+	list := append(passthrough.Sessions(relevant, view), passthrough.NativeSessions(native, view)...)
+	passthrough.Sort(list)
 	var b strings.Builder
-	for _, s := range passthrough.Sessions(relevant, passthrough.View{
-		LAN: netip.MustParsePrefix("192.168.1.1/24"), Now: now, Uptime: time.Hour,
-		Names: map[netip.Addr]string{netip.MustParseAddr("192.168.1.10"): "laptop"},
-	}) {
+	for _, s := range list {
 		arrow := "->"
 		if s.Inbound {
 			arrow = "<-"
 		}
-		fmt.Fprintf(&b, "%s %s %s %s | %s %s | %s | %s | out %d/%d in %d/%d\n", s.Device, s.Name, arrow, s.Server,
-			s.Protocol, s.Kind, s.IDs, s.Age, s.PktsOut, s.BytesOut, s.PktsIn, s.BytesIn)
+		b.WriteString(text(s, arrow))
 	}
 	return b.String()
+}
+
+func text(s api.Session, arrow string) string {
+	last := "?"
+	if s.Last != nil {
+		last = s.Last.String()
+	}
+	return fmt.Sprintf("%s %s %s %s | %s %s | %s | %s, %s | age %s last %s | out %d/%d in %d/%d\n", s.Device, s.Name, arrow, s.Server,
+		s.Protocol, s.Kind, s.IDs, s.State, s.Owner, s.Age, last, s.PktsOut, s.BytesOut, s.PktsIn, s.BytesIn)
 }
 
 // parse reads a line of conntrack(8).
@@ -90,9 +114,14 @@ func parse(t *testing.T, line string) conntrack.Entry {
 		t.Fatalf("%s: %v", line, err)
 	}
 	e := conntrack.Entry{Protocol: uint8(p), Status: conntrack.SeenReply}
+	left, err := strconv.Atoi(f[2])
+	if err != nil {
+		t.Fatalf("%s: %v", line, err)
+	}
+	e.Timeout = time.Duration(left) * time.Second
 	tuple, master := &e.Orig, false
 	seen := false
-	for _, w := range f[2:] {
+	for _, w := range f[3:] {
 		k, v, _ := strings.Cut(w, "=")
 		n, _ := strconv.ParseUint(v, 0, 64)
 		switch k {
@@ -124,11 +153,61 @@ func parse(t *testing.T, line string) conntrack.Entry {
 			e.Start = now.Add(-time.Duration(n) * time.Second)
 		case "master":
 			tuple, master = &e.Master, true
-		case "TIME_WAIT":
-			e.TCPState = conntrack.TimeWait
 		case "[UNREPLIED]":
 			e.Status = 0
+		case "[ASSURED]":
+			e.Status |= conntrack.Assured
+		case "[OFFLOAD]":
+			e.Status |= conntrack.Offload
+		default:
+			for s := conntrack.TCPState(1); s.String() != ""; s++ {
+				if k == s.String() {
+					e.TCPState = s
+				}
+			}
 		}
 	}
 	return e
+}
+
+// parseNative reads a server, a device and what was learned of them; last=,
+// packets= and bytes= belong to what stands before them.
+func parseNative(t *testing.T, line string) passthrough.Native {
+	t.Helper()
+	f := strings.Fields(line)
+	n := passthrough.Native{Server: netip.MustParseAddr(f[0]), Device: netip.MustParseAddr(f[1])}
+	var last *time.Duration
+	var of *passthrough.ESP
+	for _, w := range f[2:] {
+		k, v, _ := strings.Cut(w, "=")
+		x, err := strconv.ParseUint(v, 0, 64)
+		if err != nil && k != "shared" {
+			t.Fatalf("%s: %v", line, err)
+		}
+		switch k {
+		case "since":
+			n.Since = now.Add(-time.Duration(x) * time.Second)
+		case "shared":
+			n.Shared = true
+		case "cookie":
+			n.Cookies = append(n.Cookies, passthrough.Cookie{SPI: x})
+			last = &n.Cookies[len(n.Cookies)-1].Last
+		case "out":
+			n.Out = append(n.Out, passthrough.ESP{SPI: uint32(x)})
+			of = &n.Out[len(n.Out)-1]
+			last = &of.Last
+		case "in":
+			n.In = append(n.In, passthrough.ESP{SPI: uint32(x)})
+			of = &n.In[len(n.In)-1]
+		case "last":
+			*last = time.Duration(x) * time.Second
+		case "packets":
+			of.Packets = x
+		case "bytes":
+			of.Bytes = x
+		default:
+			t.Fatalf("%s: %q", line, w)
+		}
+	}
+	return n
 }

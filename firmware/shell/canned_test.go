@@ -14,6 +14,8 @@ var (
 	px = netip.MustParsePrefix
 )
 
+func ago(d time.Duration) *time.Duration { return &d }
+
 // canned is a router with some traffic.
 func canned(n *apitest.Netd) {
 	now := n.Now()
@@ -38,10 +40,11 @@ func canned(n *apitest.Netd) {
 			{Addr: ip("192.168.1.100"), MAC: "02:00:00:00:00:64", Name: "laptop", Expires: now.Add(11 * time.Hour)},
 		},
 		api.MethodPassthrough: []api.Session{
-			{Protocol: "pptp", Kind: "control", Device: ip("192.168.1.100"), Name: "laptop", Server: ip("203.0.113.5"), IDs: "port 50412", Age: 95 * time.Second, BytesOut: 1420, BytesIn: 980},
-			{Protocol: "pptp", Kind: "data", Device: ip("192.168.1.100"), Name: "laptop", Server: ip("203.0.113.5"), IDs: "call 0x4a1f/0x0002", Age: 94 * time.Second, BytesOut: 4_812_000, BytesIn: 91_000_000},
-			{Protocol: "ipsec", Kind: "nat-t", Device: ip("192.168.1.101"), Server: ip("198.51.100.9"), IDs: "udp 4500>4500", Age: 3*time.Hour + 20*time.Minute, BytesOut: 70_000, BytesIn: 2_100_000_000},
-			{Protocol: "pptp", Kind: "control", Device: ip("192.168.1.10"), Name: "nas", Server: ip("198.51.100.77"), Inbound: true, IDs: "port 1723", Age: 26 * time.Hour, BytesOut: 10, BytesIn: 0},
+			{Protocol: "pptp", Kind: "control", Device: ip("192.168.1.100"), Name: "laptop", Server: ip("203.0.113.5"), IDs: "tcp 50412>1723", State: "up", Owner: "exact", Age: 95 * time.Second, Last: ago(41 * time.Second), BytesOut: 1420, BytesIn: 980, PktsOut: 12, PktsIn: 9},
+			{Protocol: "pptp", Kind: "data", Device: ip("192.168.1.100"), Name: "laptop", Server: ip("203.0.113.5"), IDs: "call 0x4a1f/0x0002", State: "up", Owner: "exact", Age: 94 * time.Second, Last: ago(0), BytesOut: 4_812_000, BytesIn: 91_000_000, PktsOut: 41_231, PktsIn: 65_120},
+			{Protocol: "ipsec", Kind: "nat-t", Device: ip("192.168.1.101"), Server: ip("198.51.100.9"), IDs: "udp 4500>4500", State: "up", Owner: "exact", Age: 3*time.Hour + 20*time.Minute, BytesOut: 70_000, BytesIn: 2_100_000_000, PktsOut: 900, PktsIn: 1_500_000},
+			{Protocol: "ipsec", Kind: "esp", Device: ip("192.168.1.101"), Server: ip("198.51.100.12"), IDs: "spi 0xc0ffee01 out", State: "idle", Owner: "copied", Age: time.Hour, Last: ago(5 * time.Minute), BytesOut: 70_000, PktsOut: 700},
+			{Protocol: "pptp", Kind: "control", Device: ip("192.168.1.10"), Name: "nas", Server: ip("198.51.100.77"), Inbound: true, IDs: "tcp 1723>50001", State: "negotiating", Owner: "exact", Age: 3 * time.Second, BytesOut: 0, BytesIn: 60, PktsIn: 1},
 		},
 		api.MethodConnections: []api.Connection{
 			{Protocol: "tcp", Src: ap("192.168.1.100:50412"), Dst: ap("203.0.113.5:1723"), ReplySrc: ap("203.0.113.5:1723"), State: "ESTABLISHED", Bytes: 2400, Timeout: 4 * 24 * time.Hour},

@@ -76,6 +76,9 @@ func (s *Shell) candidates(ctx context.Context, words []string, partial string) 
 	if at.JSON && (strings.HasPrefix(partial, "-") || at.complete == nil) {
 		all = append(all, settings.Candidate{Word: "--json", Help: "for programs"})
 	}
+	if at.Live && (strings.HasPrefix(partial, "-") || at.complete == nil) {
+		all = append(all, settings.Candidate{Word: "--watch", Help: "again every second, until a key"})
+	}
 	var cs []settings.Candidate
 	for _, c := range all {
 		if placeholder(c.Word) || strings.HasPrefix(c.Word, partial) {

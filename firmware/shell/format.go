@@ -19,6 +19,23 @@ func newTable(titles ...string) *table { return &table{titles: titles} }
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
+// fits tells whether the table is at most width wide, columns moved closer.
+func (t *table) fits(width int) bool {
+	for _, line := range t.lines(0) {
+		if utf8.RuneCountInString(line) > width {
+			return false
+		}
+	}
+	return true
+}
+
+// lines are what write prints, the titles first.
+func (t *table) lines(width int) []string {
+	var b strings.Builder
+	t.write(&b, width)
+	return strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
+}
+
 // write prints the table; when it is wider than width its columns move closer.
 func (t *table) write(w io.Writer, width int) {
 	wide := make([]int, len(t.titles))

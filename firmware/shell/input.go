@@ -9,6 +9,7 @@ import (
 const (
 	keyInterrupt = 0x03 // Ctrl-C
 	keyEnd       = 0x04 // Ctrl-D
+	keyEscape    = 0x1b
 	// maxTypeAhead bounds what is read ahead of the shell, in bytes; beyond
 	// it the sender waits.
 	maxTypeAhead = 64 << 10
@@ -171,6 +172,46 @@ func (in *Input) readRaw(p []byte) (int, error) {
 	in.buf = in.buf[n:]
 	in.cond.Broadcast()
 	return n, nil
+}
+
+// key waits for one key and takes it: a byte, or a sequence that begins with
+// escape. It returns without one when the input ends or raw mode does.
+func (in *Input) key() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for {
+		for len(in.buf) == 0 && in.err == nil && in.raw {
+			in.cond.Wait()
+		}
+		if len(in.buf) == 0 || !in.raw {
+			return
+		}
+		c, n := in.buf[0], 1
+		if c == keyEscape {
+			n = min(len(in.buf), escapeLen(in.buf))
+		}
+		rest := in.lastCR && c == '\n' // of the CR LF before
+		in.lastCR = c == '\r'
+		in.buf = in.buf[n:]
+		in.cond.Broadcast()
+		if !rest {
+			return
+		}
+	}
+}
+
+// escapeLen is the length of what a key sends after escape: a letter after
+// "O", parameters and a final byte after "[" (ECMA-48 5.4), else one byte.
+func escapeLen(b []byte) int {
+	if len(b) < 2 || b[1] != '[' && b[1] != 'O' {
+		return 2
+	}
+	for i := 2; i < len(b); i++ {
+		if b[i] >= 0x40 && b[i] <= 0x7e {
+			return i + 1
+		}
+	}
+	return len(b)
 }
 
 // Close ends every Read; the pump ends with the reader's next byte or error.

@@ -160,31 +160,6 @@ func runShowLeases(ctx context.Context, s *Shell, a args) error {
 	return nil
 }
 
-func runShowPassthrough(ctx context.Context, s *Shell, a args) error {
-	ss, done, err := get[[]api.Session](ctx, s, a, api.MethodPassthrough, nil)
-	if done {
-		return err
-	}
-	if len(ss) == 0 {
-		fmt.Fprintln(s.c, "No VPN tunnel crosses the router.")
-		return nil
-	}
-	t := newTable("DEVICE", "SERVER", "PROTOCOL", "IDS", ">AGE", ">OUT", ">IN")
-	for _, v := range ss {
-		device := addr(v.Device)
-		if v.Name != "" {
-			device = v.Name
-		}
-		server := addr(v.Server)
-		if v.Inbound {
-			server = "< " + server // the tunnel came from there
-		}
-		t.add(device, server, strings.TrimSpace(v.Protocol+" "+v.Kind), dash(v.IDs), age(v.Age), size(v.BytesOut), size(v.BytesIn))
-	}
-	t.write(s.c, s.width())
-	return nil
-}
-
 func runShowConnections(ctx context.Context, s *Shell, a args) error {
 	var p api.ConnectionsParams
 	if len(a.words) > 1 {

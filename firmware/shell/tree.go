@@ -17,6 +17,8 @@ type Command struct {
 	Doc  string // more, for the reference; may be empty
 	Sub  []*Command
 	JSON bool // takes --json
+	// Live commands take --watch: they show again every second.
+	Live bool
 
 	run      func(ctx context.Context, s *Shell, a args) error
 	complete func(ctx context.Context, s *Shell, words []string) []settings.Candidate
@@ -26,6 +28,7 @@ type Command struct {
 type args struct {
 	words []string
 	json  bool
+	watch bool
 	cmd   *Command
 	path  string // the command's full name
 }
@@ -42,6 +45,9 @@ func usage(path string, c *Command) string {
 	}
 	if c.JSON {
 		s += " [--json]"
+	}
+	if c.Live {
+		s += " [--watch]"
 	}
 	return s
 }
@@ -66,6 +72,10 @@ func find(root *Command, words []string) (args, error) {
 			a.json = true
 			continue
 		}
+		if w == "--watch" && at.Live {
+			a.watch = true
+			continue
+		}
 		a.words = append(a.words, w)
 	}
 	if at.run == nil {
@@ -74,6 +84,9 @@ func find(root *Command, words []string) (args, error) {
 	if len(at.Sub) == 0 && at.Args == "" && len(a.words) > 0 {
 		if a.words[0] == "--json" {
 			return a, fmt.Errorf("%s has no --json", a.path)
+		}
+		if a.words[0] == "--watch" {
+			return a, fmt.Errorf("%s has no --watch", a.path)
 		}
 		return a, fmt.Errorf("%s takes nothing more, but got %q", a.path, strings.Join(a.words, " "))
 	}
