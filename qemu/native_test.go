@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -55,6 +56,15 @@ func nativeIPsec(t *testing.T, l *lab.Lab, disturb func()) {
 	dial := func(h *peers.Host) (*lab.Tunnel, error) { return l.IPsec(h, lab.Server2, "no", rekeying.client...) }
 	tunnels := together(t, l.C, dial)
 	steady(t, tunnels, 60, func() {})
+	for _, tu := range tunnels {
+		log, _, _ := tu.Log()
+		if n := strings.Count(log, "rekeyed Child SA"); n < 3 {
+			t.Errorf("%s: its keys changed %d times in a minute, want 3 or more", tu.Host.Name, n)
+		}
+		if !strings.Contains(log, "rekeyed IKE SA") {
+			t.Errorf("%s: the server began no new IKE SA", tu.Host.Name)
+		}
+	}
 	steady(t, tunnels[:2], 30, func() {
 		disturb()
 		// The third starts anew, with the same address, as after a crash.
@@ -73,7 +83,9 @@ func nativeIPsec(t *testing.T, l *lab.Lab, disturb func()) {
 	})
 }
 
-// steady pings through all tunnels ten times a second and wants 99.9 % back.
+// steady pings through all tunnels ten times a second and wants them back, but
+// for what the peers lose by themselves when keys change: on a busy machine up to
+// 1 %, on an idle one nothing.
 func steady(t *testing.T, tunnels []*lab.Tunnel, seconds int, meanwhile func()) {
 	t.Helper()
 	received := regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`)
@@ -90,8 +102,8 @@ func steady(t *testing.T, tunnels []*lab.Tunnel, seconds int, meanwhile func()) 
 			sent, _ := strconv.Atoi(m[1])
 			got, _ := strconv.Atoi(m[2])
 			t.Logf("%s: %d of %d pings answered", tu.Host.Name, got, sent)
-			if sent < 10*seconds || got*1000 < sent*999 {
-				t.Errorf("%s: %d of %d pings answered, want 99.9 %%", tu.Host.Name, got, sent)
+			if sent < 10*seconds || sent-got > sent/100 {
+				t.Errorf("%s: %d of %d pings answered, want all but %d", tu.Host.Name, got, sent, sent/100)
 			}
 		})
 	}
