@@ -68,7 +68,7 @@ type daemon struct {
 	board     *board.Board
 	planBoard plan.Board
 	version   string
-	hostKey   []byte
+	hostKey   func() []byte // SSH's
 
 	store   *store.Store
 	kept    store.KV // what outlives even a damaged database
@@ -139,6 +139,7 @@ func run(ctx context.Context, files folders, log *slog.Logger) error {
 	d := &daemon{log: log, files: files, wake: make(chan struct{}, 1), edges: &edges{subs: map[chan *api.EdgeConfig]bool{}}, init: &initClient{path: filepath.Join(files.run, filepath.Base(initctl.Socket))}}
 	d.wan, d.lan, d.tunnels = &wanClient{d: d}, &lanServer{d: d}, newTunnels(d)
 	d.clock = &clock{d: d, options: ntp.Options{Set: ntp.SetClock, Slew: ntp.SlewClock}}
+	d.hostKey = sync.OnceValue(d.readHostKey)
 	if err := d.readBoard(); err != nil {
 		return err
 	}

@@ -54,29 +54,30 @@ func (d *daemon) openStore() error {
 	if b, err := d.state.Get(keyByHand); err == nil {
 		d.byHand = b != nil
 	}
-	return d.openHostKey()
+	return nil
 }
 
-// openHostKey reads the SSH host key, or makes one on the first boot.
-func (d *daemon) openHostKey() error {
-	b, err := d.kept.Get(keyHostKey)
-	if err == nil && b != nil {
-		d.hostKey = b
-		return nil
+// readHostKey gives the SSH host key, and makes it on the first boot. It is
+// called once, when the LAN is up: making one takes a slow CPU a while.
+func (d *daemon) readHostKey() []byte {
+	if b, err := d.kept.Get(keyHostKey); err == nil && b != nil {
+		return b
 	}
 	_, priv, err := ed25519.GenerateKey(nil)
 	if err != nil {
-		return err
+		d.note("There is no SSH host key: " + sentence(err.Error()))
+		return nil
 	}
 	block, err := ssh.MarshalPrivateKey(priv, "culvert")
 	if err != nil {
-		return err
+		d.note("There is no SSH host key: " + sentence(err.Error()))
+		return nil
 	}
-	d.hostKey = pem.EncodeToMemory(block)
-	if err := d.kept.Put(keyHostKey, d.hostKey); err != nil {
+	key := pem.EncodeToMemory(block)
+	if err := d.kept.Put(keyHostKey, key); err != nil {
 		d.note("The SSH host key can't be kept: " + err.Error() + ". It will be another one after the next boot.")
 	}
-	return nil
+	return key
 }
 
 // initialSettings imports the settings that init found on their disk or in the

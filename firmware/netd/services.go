@@ -182,7 +182,7 @@ func (d *daemon) edgeConfig(want *plan.Desired) *api.EdgeConfig {
 		Hostname: want.Hostname, Board: d.board.Name,
 		LANDevice: want.LAN.Device, LANAddress: want.LAN.Address, WANDevice: want.WAN.Device,
 		Upstreams: slices.Clone(want.DNS.Upstreams), CacheSize: want.DNS.CacheSize,
-		SSHPort: want.SSH.Port, SSHOnWAN: want.SSH.OnWAN, HostKey: d.hostKey,
+		SSHPort: want.SSH.Port, SSHOnWAN: want.SSH.OnWAN, HostKey: d.hostKey(),
 		Claimed: claimed(s), Password: string(s.System.Admin.Password), Keys: s.System.Admin.Keys,
 		ClaimWindow: claimWindow,
 	}
