@@ -23,6 +23,7 @@ const (
 	MethodInterfaces  = "interfaces"    // -> []Interface
 	MethodLeases      = "leases"        // -> []Lease
 	MethodPassthrough = "passthrough"   // -> []Session
+	MethodCounters    = "counters"      // -> PassthroughCounters
 	MethodConnections = "connections"   // ConnectionsParams -> []Connection
 	MethodFirewall    = "firewall"      // -> Firewall
 	MethodLog         = "log"           // LogParams -> []LogLine

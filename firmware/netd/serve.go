@@ -24,6 +24,7 @@ func (d *daemon) serveAPI(ctx context.Context, ln net.Listener) error {
 			api.MethodInterfaces:  api.Handle(d.interfaces),
 			api.MethodLeases:      api.Handle(d.leasesOf),
 			api.MethodPassthrough: api.Handle(d.sessions),
+			api.MethodCounters:    api.Handle(d.counters),
 			api.MethodConnections: api.Handle(d.connections),
 			api.MethodFirewall:    api.Handle(d.firewall),
 			api.MethodLog:         api.Handle(d.logOf),

@@ -172,6 +172,33 @@ func (d *daemon) sessions(context.Context, api.Peer, none) ([]api.Session, error
 	return list, nil
 }
 
+// counters is api.MethodCounters.
+func (d *daemon) counters(context.Context, api.Peer, none) (*api.PassthroughCounters, error) {
+	native, err := d.tunnels.sessions()
+	if err != nil {
+		return nil, err
+	}
+	c := &api.PassthroughCounters{
+		Servers: passthrough.Counters(native), Sets: []api.SetFill{},
+		SecondDevices: d.tunnels.admitted.Load(), Refused: d.tunnels.refused.Load(), MostDevices: mostShared,
+	}
+	rules := d.desired().Rules
+	if rules == nil || rules.IP == nil {
+		return c, nil
+	}
+	for _, s := range rules.IP.Sets {
+		if !s.Learned {
+			continue
+		}
+		list, err := d.tunnels.learned(s.Name)
+		if err != nil {
+			return nil, err
+		}
+		c.Sets = append(c.Sets, api.SetFill{Name: s.Name, Used: len(list), Max: s.Size})
+	}
+	return c, nil
+}
+
 // logOf is api.MethodLog: one service's lines, or all of them by time.
 func (d *daemon) logOf(_ context.Context, _ api.Peer, p api.LogParams) ([]api.LogLine, error) {
 	n := min(max(p.Lines, 0), 2000)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,9 @@ type tunnels struct {
 	mu    sync.Mutex
 	since map[pair]time.Time // first seen
 	last  map[pair]time.Time // last seen
+
+	admitted atomic.Uint64 // further devices of servers
+	refused  atomic.Uint64 // packets of devices beyond mostShared
 }
 
 func newTunnels(d *daemon) *tunnels {
@@ -153,6 +157,7 @@ func (t *tunnels) admit(ctx context.Context, p pair) error {
 		slices.SortFunc(all, netip.Addr.Compare)
 		all = slices.Compact(all)
 		if len(all) > mostShared {
+			t.refused.Add(1)
 			t.d.log.Warn("too many devices of one IPsec server", "server", p.server, "device", p.device, "most", mostShared)
 			return nil
 		}
@@ -168,6 +173,9 @@ func (t *tunnels) admit(ctx context.Context, p pair) error {
 	err = t.rules.Learn(plan.LearnedSet(plan.Assocs), ruleset.Cat(ruleset.Addr(p.server), ruleset.Addr(p.device)))
 	if errors.Is(err, unix.ENOENT) {
 		return nil // the switch was turned off meanwhile
+	}
+	if err == nil && !known {
+		t.admitted.Add(1)
 	}
 	_, lookErr := t.look()
 	return errors.Join(err, lookErr)

@@ -23,7 +23,7 @@ var update = flag.Bool("update", false, "rewrite the goldens")
 
 // TestGoldens reads testdata/*.txtar: "conntrack" is a listing of conntrack(8)
 // with -o ktimestamp, age= in seconds before now; "native" is what table ip
-// learned, a device of a server a line; "sessions" is what is shown.
+// learned, a device of a server a line; the others are what is shown of them.
 func TestGoldens(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -47,10 +47,14 @@ func TestGoldens(t *testing.T) {
 					for l := range strings.Lines(string(f.Data)) {
 						native = append(native, parseNative(t, l))
 					}
-				case "sessions":
+				default:
+					show := shown[f.Name]
+					if show == nil {
+						t.Fatalf("%s: no such file in a golden: %s", file, f.Name)
+					}
 					got := show(entries, native)
 					if d := cmp.Diff(string(f.Data), got); d != "" && !*update {
-						t.Errorf("(-golden +now):\n%s", d)
+						t.Errorf("%s (-golden +now):\n%s", f.Name, d)
 					}
 					a.Files[i].Data = []byte(got)
 				}
@@ -76,7 +80,20 @@ var view = passthrough.View{
 	},
 }
 
-func show(entries []conntrack.Entry, native []passthrough.Native) string {
+var shown = map[string]func([]conntrack.Entry, []passthrough.Native) string{
+	"sessions": sessions, "counters": counters,
+}
+
+func counters(_ []conntrack.Entry, native []passthrough.Native) string {
+	var b strings.Builder
+	for _, c := range passthrough.Counters(native) {
+		fmt.Fprintf(&b, "%s | %d devices, copied %t | out %d spis %d/%d | in %d spis %d/%d\n", c.Server, c.Devices, c.Copied,
+			c.SPIsOut, c.PktsOut, c.BytesOut, c.SPIsIn, c.PktsIn, c.BytesIn)
+	}
+	return b.String()
+}
+
+func sessions(entries []conntrack.Entry, native []passthrough.Native) string {
 	var relevant []conntrack.Entry
 	for _, e := range entries {
 		if passthrough.Relevant(&e) {

@@ -46,6 +46,14 @@ func canned(n *apitest.Netd) {
 			{Protocol: "ipsec", Kind: "esp", Device: ip("192.168.1.101"), Server: ip("198.51.100.12"), IDs: "spi 0xc0ffee01 out", State: "idle", Owner: "copied", Age: time.Hour, Last: ago(5 * time.Minute), BytesOut: 70_000, PktsOut: 700},
 			{Protocol: "pptp", Kind: "control", Device: ip("192.168.1.10"), Name: "nas", Server: ip("198.51.100.77"), Inbound: true, IDs: "tcp 1723>50001", State: "negotiating", Owner: "exact", Age: 3 * time.Second, BytesOut: 0, BytesIn: 60, PktsIn: 1},
 		},
+		api.MethodCounters: api.PassthroughCounters{
+			Servers: []api.ServerCounters{
+				{Server: ip("198.51.100.9"), Devices: 1, SPIsOut: 2, PktsOut: 41_231, BytesOut: 4_812_000, SPIsIn: 1, PktsIn: 65_120, BytesIn: 91_000_000},
+				{Server: ip("198.51.100.12"), Devices: 3, Copied: true, SPIsOut: 3, PktsOut: 900, BytesOut: 70_000, SPIsIn: 4, PktsIn: 1_500_000, BytesIn: 2_100_000_000},
+			},
+			Sets:          []api.SetFill{{Name: "assocs", Used: 4, Max: 4096}, {Name: "inbound", Used: 5, Max: 4096}},
+			SecondDevices: 2, Refused: 7, MostDevices: 64,
+		},
 		api.MethodConnections: []api.Connection{
 			{Protocol: "tcp", Src: ap("192.168.1.100:50412"), Dst: ap("203.0.113.5:1723"), ReplySrc: ap("203.0.113.5:1723"), State: "ESTABLISHED", Bytes: 2400, Timeout: 4 * 24 * time.Hour},
 			{Protocol: "udp", Src: ap("192.168.1.101:4500"), Dst: ap("198.51.100.9:4500"), ReplySrc: ap("198.51.100.9:4500"), State: "", Offloaded: true, Bytes: 2_100_000_000, Timeout: 3 * time.Minute},

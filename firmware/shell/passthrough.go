@@ -11,26 +11,32 @@ import (
 )
 
 func runShowPassthrough(ctx context.Context, s *Shell, a args) error {
+	return showLive(ctx, s, a, api.MethodPassthrough, writeSessions)
+}
+
+func runShowCounters(ctx context.Context, s *Shell, a args) error {
+	return showLive(ctx, s, a, api.MethodCounters, writeCounters)
+}
+
+// showLive shows a method's answer once, or with --watch again and again.
+func showLive[R any](ctx context.Context, s *Shell, a args, method string, write func(w io.Writer, r R, width int)) error {
 	if len(a.words) > 0 {
 		return a.usageError()
 	}
-	if !a.watch {
-		ss, done, err := get[[]api.Session](ctx, s, a, api.MethodPassthrough, nil)
-		if !done {
-			writeSessions(s.c, ss, s.tableWidth())
-		}
-		return err
-	}
-	if a.json {
+	if a.watch && a.json {
 		return say("--watch draws for people. A program asks again: %s --json", a.path)
 	}
-	return s.watch(ctx, func(w io.Writer) error {
-		ss, _, err := get[[]api.Session](ctx, s, a, api.MethodPassthrough, nil)
-		if err == nil {
-			writeSessions(w, ss, s.tableWidth())
+	draw := func(w io.Writer) error {
+		r, done, err := get[R](ctx, s, a, method, nil)
+		if !done {
+			write(w, r, s.tableWidth())
 		}
 		return err
-	})
+	}
+	if a.watch {
+		return s.watch(ctx, draw)
+	}
+	return draw(s.c)
 }
 
 // tableWidth is what a line of a table may have: without a terminal any.
@@ -95,4 +101,31 @@ func lastPacket(v api.Session) string {
 		return "-"
 	}
 	return age(*v.Last)
+}
+
+func writeCounters(w io.Writer, c api.PassthroughCounters, width int) {
+	if len(c.Sets) == 0 {
+		fmt.Fprintln(w, "Native IPsec does not pass: it is switched off, or there is no Internet address.")
+	}
+	if len(c.Servers) > 0 {
+		t := newTable("SERVER", ">DEVICES", "OWNER", ">SPIS", ">OUT", ">BYTES", ">SPIS", ">IN", ">BYTES")
+		for _, v := range c.Servers {
+			owner := "only device"
+			if v.Copied {
+				owner = "copied"
+			}
+			t.add(addr(v.Server), strconv.Itoa(v.Devices), owner, strconv.Itoa(v.SPIsOut), strconv.FormatUint(v.PktsOut, 10), size(v.BytesOut),
+				strconv.Itoa(v.SPIsIn), strconv.FormatUint(v.PktsIn, 10), size(v.BytesIn))
+		}
+		t.write(w, width)
+	}
+	if len(c.Sets) > 0 {
+		t := newTable("SET", ">USED", ">LIMIT")
+		for _, v := range c.Sets {
+			t.add(v.Name, strconv.Itoa(v.Used), strconv.Itoa(v.Max))
+		}
+		t.write(w, width)
+	}
+	fmt.Fprint(w, wrap(fmt.Sprintf("Since the network manager started: %d further devices let in to a server that had one, %d packets of further devices refused (a server has at most %d).",
+		c.SecondDevices, c.Refused, c.MostDevices), "", min(width, 80)))
 }

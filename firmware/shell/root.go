@@ -55,7 +55,10 @@ func showCommand() *Command {
 		{Name: "status", Help: "the router at a glance", JSON: true, run: runShowStatus},
 		{Name: "interfaces", Help: "network interfaces and their counters", JSON: true, run: runShowInterfaces},
 		{Name: "leases", Help: "LAN devices and their addresses", JSON: true, run: runShowLeases},
-		{Name: "passthrough", Help: "VPN tunnels that cross the router", JSON: true, Live: true, run: runShowPassthrough,
+		{Name: "passthrough", Help: "VPN tunnels that cross the router", JSON: true, Live: true, run: runShowPassthrough, Sub: []*Command{
+			{Name: "counters", Help: "what the kernel counts of native IPsec, and how full its tables are", JSON: true, Live: true, run: runShowCounters,
+				Doc: "ESP by server, of the SPIs that the kernel holds now: OUT from the devices, IN from the server. OWNER `copied`: the server has several devices, so nobody knows whose its SPIs are, and each packet of IN went to every device while there were several. Then the sets of table ip, which are full at LIMIT, and the further devices that asked for a server that has one. IKE is not counted, nor what strangers send: it never gets so far."},
+		},
 			Doc: "OUT and IN are packets and bytes from and to the device on the LAN; `<` before a server: it called the device. STATE: `negotiating` until something comes back, `up`, `idle` after two minutes without a packet. OWNER is how the device is known that the server's packets go to: `exact` by ports, call IDs or IKE's SPI; `only device` of this server; `copied` to every device of this server, so nobody's and not counted. LAST is how long ago the last packet was, told by what is missing from the kernel's time-out of the connection; for native IPsec that of the device's SPI, so its own packets only; `-` where the time-out does not tell, as of connections on the fast path. A narrow terminal gets two lines a tunnel. `--watch` shows it again every second until a key is pressed; over SSH use `ssh -t`, without a terminal one list follows the other."},
 		{Name: "connections", Args: "[DEVICE]", Help: "tracked connections, of one LAN address or all", JSON: true, run: runShowConnections},
 		{Name: "firewall", Args: "[rules]", Help: "port forwards and switches, or the kernel's rules", JSON: true, run: runShowFirewall,

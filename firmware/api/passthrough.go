@@ -1,0 +1,38 @@
+package api
+
+import "net/netip"
+
+// PassthroughCounters is what table ip, which carries native IPsec, counts and
+// holds. Counts of ESP are of the SPIs that it holds now.
+type PassthroughCounters struct {
+	Servers []ServerCounters `json:"servers"`
+	Sets    []SetFill        `json:"sets"` // empty while there is no table ip
+	// SecondDevices is how many further devices of a server netd let in since
+	// it started, Refused how many packets of devices it was told of that it did
+	// not let in, because the server had MostDevices.
+	SecondDevices uint64 `json:"second_devices"`
+	Refused       uint64 `json:"refused"`
+	MostDevices   int    `json:"most_devices"`
+}
+
+// ServerCounters is the native ESP of a server.
+type ServerCounters struct {
+	Server  netip.Addr `json:"server"`
+	Devices int        `json:"devices"`
+	// Copied is that each device gets a copy of what the server sends, as nobody
+	// knows whose SPI it is.
+	Copied   bool   `json:"copied,omitempty"`
+	SPIsOut  int    `json:"spis_out"` // of the devices' packets
+	PktsOut  uint64 `json:"packets_out"`
+	BytesOut uint64 `json:"bytes_out"`
+	SPIsIn   int    `json:"spis_in"` // of the server's
+	PktsIn   uint64 `json:"packets_in"`
+	BytesIn  uint64 `json:"bytes_in"` // before copying
+}
+
+// SetFill is how full a set of table ip is, in elements.
+type SetFill struct {
+	Name string `json:"name"`
+	Used int    `json:"used"`
+	Max  int    `json:"max"`
+}

@@ -1,0 +1,117 @@
+package netd
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/culvert-fw/culvert/firmware/api"
+)
+
+// sender is a raw or UDP socket in a peer's namespace.
+func (r *testRouter) sender(open func() (net.PacketConn, error)) net.PacketConn {
+	r.t.Helper()
+	c, err := open()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// TestShowTunnels: states, last packets, counters and the fill of sets as the
+// kernel tells them.
+func TestShowTunnels(t *testing.T) {
+	r := newRouter(t, "203.0.113")
+	r.online()
+	r.pc.Run("ip", "addr", "add", "192.168.1.10/24", "dev", "pc0")
+	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
+	var ike, natt, esp, far net.PacketConn
+	within(t, r.pc, func() error {
+		ike = r.sender(func() (net.PacketConn, error) { return net.ListenPacket("udp4", "192.168.1.10:500") })
+		natt = r.sender(func() (net.PacketConn, error) { return net.ListenPacket("udp4", "192.168.1.10:4500") })
+		esp = r.sender(func() (net.PacketConn, error) { return net.ListenPacket("ip4:50", "192.168.1.10") })
+		return nil
+	})
+	within(t, r.isp, func() error {
+		far = r.sender(func() (net.PacketConn, error) { return net.ListenPacket("ip4:50", "203.0.113.1") })
+		return nil
+	})
+	send := func(c net.PacketConn, to net.Addr, b []byte) {
+		t.Helper()
+		if _, err := c.WriteTo(b, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server := net.IPv4(203, 0, 113, 1)
+	header := make([]byte, 28)
+	binary.BigEndian.PutUint64(header, 0x1122334455667788)
+	packet := func(spi uint32) []byte { return append(binary.BigEndian.AppendUint32(nil, spi), make([]byte, 36)...) }
+	want := func(what string, f func(map[string]api.Session) bool) {
+		t.Helper()
+		r.until(what, func() error {
+			var list []api.Session
+			if err := r.call(api.MethodPassthrough, nil, &list); err != nil {
+				return err
+			}
+			kinds, text := map[string]api.Session{}, ""
+			for _, s := range list {
+				kinds[s.Kind] = s
+				text += fmt.Sprintf("%+v last %v\n", s, s.Last)
+			}
+			if !f(kinds) {
+				return fmt.Errorf("there are:\n%s", text)
+			}
+			return nil
+		})
+	}
+	send(ike, &net.UDPAddr{IP: server, Port: 500}, header)
+	send(natt, &net.UDPAddr{IP: server, Port: 4500}, make([]byte, 40))
+	want("negotiations", func(s map[string]api.Session) bool {
+		return s["ike"].State == "negotiating" && s["ike"].Owner == "exact" && s["ike"].Last != nil && *s["ike"].Last < time.Minute &&
+			s["nat-t"].State == "negotiating" && s["nat-t"].Last != nil && *s["nat-t"].Last < time.Minute
+	})
+	for range 3 {
+		send(esp, &net.IPAddr{IP: server}, packet(0xc0ffee01))
+	}
+	wan := r.status().WAN.Address.Addr()
+	for range 2 {
+		send(far, &net.IPAddr{IP: wan.AsSlice()}, packet(0xbeef0001))
+	}
+	want("ESP both ways", func(s map[string]api.Session) bool {
+		e := s["esp"]
+		return s["ike"].State == "up" && e.State == "up" && e.Owner == "only device" && e.PktsOut == 3 && e.BytesOut == 180 && e.PktsIn == 2 && e.BytesIn == 120
+	})
+	// Nothing is sent any more: the time since grows.
+	want("the time since the last packets", func(s map[string]api.Session) bool {
+		for _, kind := range []string{"ike", "nat-t", "esp"} {
+			if l := s[kind].Last; l == nil || *l < 2*time.Second || *l > time.Minute {
+				return false
+			}
+		}
+		return true
+	})
+	var c api.PassthroughCounters
+	if err := r.call(api.MethodCounters, nil, &c); err != nil {
+		t.Fatal(err)
+	}
+	one := api.ServerCounters{Server: netip.MustParseAddr("203.0.113.1"), Devices: 1, SPIsOut: 1, PktsOut: 3, BytesOut: 180, SPIsIn: 1, PktsIn: 2, BytesIn: 120}
+	if len(c.Servers) != 1 || c.Servers[0] != one || c.MostDevices != mostShared {
+		t.Errorf("counters: %+v", c)
+	}
+	if len(c.Sets) != 6 {
+		t.Errorf("sets: %+v", c.Sets)
+	}
+	_, table, _ := strings.Cut(nftables("list", "table", "ip", "culvert"), "{")
+	for _, s := range c.Sets {
+		_, kernels, _ := strings.Cut(table, " "+s.Name+" {")
+		kernels, _, _ = strings.Cut(kernels, "}")
+		if s.Used != 1 || s.Max < 4096 || !strings.Contains(kernels, fmt.Sprintf("size %d\n", s.Max)) {
+			t.Errorf("%s holds %d of %d, want 1; the kernel says:%s", s.Name, s.Used, s.Max, kernels)
+		}
+	}
+}
