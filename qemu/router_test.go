@@ -115,7 +115,7 @@ func testNAT(t *testing.T, l *lab.Lab) {
 
 func testForward(t *testing.T, l *lab.Lab) {
 	c1 := l.Address(l.C[0])
-	if _, err := l.C[0].Start("sh", "-c", "while true; do echo from-c1 | nc -N -l -p 8000; done"); err != nil {
+	if _, err := l.C[0].Start("socat", "TCP-LISTEN:8000,reuseaddr,fork", "EXEC:echo from-c1"); err != nil {
 		t.Fatal(err)
 	}
 	l.Commit("set firewall forward web protocol tcp port 8080 to " + c1 + " to-port 8000")
