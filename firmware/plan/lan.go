@@ -85,8 +85,8 @@ func InEffect(s *settings.Settings, f facts.Facts, o Options) *settings.Settings
 	return moved(s, lan)
 }
 
-// moved returns s with its LAN at lan: fixed hosts, port forwards and
-// VPN servers keep their host number. It returns s itself when nothing moves.
+// moved returns s with its LAN at lan: fixed hosts, port forwards, VPN
+// servers and lists of devices keep their host number. It returns s itself when nothing moves.
 func moved(s *settings.Settings, lan netip.Prefix) *settings.Settings {
 	from := s.LAN.Address
 	if lan == from {
@@ -105,6 +105,8 @@ func moved(s *settings.Settings, lan netip.Prefix) *settings.Settings {
 	c.Devices(func(device *string) {
 		if a, err := netip.ParseAddr(*device); err == nil {
 			*device = rebase(a, from, lan).String()
+		} else if p, err := netip.ParsePrefix(*device); err == nil {
+			*device = netip.PrefixFrom(rebase(p.Addr(), from, lan), p.Bits()).String()
 		}
 	})
 	return c

@@ -216,3 +216,24 @@ func TestInForce(t *testing.T) {
 		t.Error("a lease is in force after a reboot")
 	}
 }
+
+// TestMovedLists: lists of devices go with a LAN that moves, addresses and
+// prefixes alike; names and servers stay.
+func TestMovedLists(t *testing.T) {
+	s := settings.Default()
+	for _, words := range []string{
+		"passthrough pptp devices 192.168.1.10 192.168.1.64/26 nas",
+		"passthrough pptp servers 192.168.1.10",
+	} {
+		if err := settings.Set(s, strings.Fields(words)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := InEffect(s, facts.Facts{LANMoved: netip.MustParsePrefix("192.168.77.1/24")}, Options{}).Passthrough.PPTP
+	if got, want := fmt.Sprint(p.Devices, p.Servers), "[192.168.77.10 192.168.77.64/26 nas] [192.168.1.10]"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if s.Passthrough.PPTP.Devices[0] != "192.168.1.10" {
+		t.Error("the settings themselves changed")
+	}
+}

@@ -16,7 +16,7 @@ type Candidate struct {
 // Complete tells what may come next after `set` and words; the last of words
 // is what was typed of the next one so far, "" when nothing was.
 func Complete(s *Settings, words []string) []Candidate {
-	return (&completion{values: true}).run(s, words)
+	return (&completion{values: true, hosts: s.LAN.Hosts}).run(s, words)
 }
 
 // CompletePath is Complete for `delete` and `show settings`: paths, entries
@@ -27,6 +27,7 @@ func CompletePath(s *Settings, words []string) []Candidate {
 
 type completion struct {
 	values bool
+	hosts  map[string]Host
 	out    []Candidate
 }
 
@@ -115,8 +116,13 @@ func (c *completion) list(n *Node, v reflect.Value) {
 		c.add(w, "set now")
 	}
 	if c.values {
+		c.devices(n)
 		c.add("<"+n.Type+">", n.Help)
-		c.add("none", "no element")
+		if n.Empty == "none" {
+			c.add("none", "no element")
+		} else {
+			c.add(n.Empty, "no limit")
+		}
 	}
 }
 
@@ -137,5 +143,16 @@ func (c *completion) value(n *Node, v reflect.Value) {
 	if now != "" {
 		help += "; now " + now
 	}
+	c.devices(n)
 	c.add("<"+n.Type+">", help)
+}
+
+// devices offers the names of lan hosts where one may be typed.
+func (c *completion) devices(n *Node) {
+	if n.format != "device" && n.format != "devices" {
+		return
+	}
+	for _, name := range sortedKeys(c.hosts) {
+		c.add(name, c.hosts[name].Address.String())
+	}
 }

@@ -17,6 +17,10 @@ func formatText(format string) (typ, allowed string) {
 		return "host", "a host name or an IPv4 address, e.g. 0.pool.ntp.org"
 	case "device":
 		return "device", "an IPv4 address of the LAN, or a name of lan hosts"
+	case "devices":
+		return "device", "IPv4 addresses and prefixes of the LAN, and names of lan hosts"
+	case "servers":
+		return "server", "IPv4 addresses and prefixes, e.g. 198.51.100.1 or 198.51.100.0/24"
 	case "mac":
 		return "mac", "six pairs of hex digits of one device, e.g. 02:00:00:00:00:01"
 	case "key":
@@ -40,6 +44,17 @@ func checkFormat(format, s string) error {
 		ok, text = isHost(s), "not a host name or IPv4 address"
 	case "device":
 		ok, text = isDevice(s), "neither an IPv4 address nor a name"
+	case "devices":
+		if strings.Contains(s, "/") {
+			return checkPrefix(s)
+		}
+		ok, text = isDevice(s), "neither an IPv4 address or prefix nor a name"
+	case "servers":
+		if strings.Contains(s, "/") {
+			return checkPrefix(s)
+		}
+		a, err := netip.ParseAddr(s)
+		ok, text = err == nil && a.Is4() && !badUnicast(a), "not an IPv4 address or prefix"
 	case "mac":
 		ok, text = isMAC(s), "not a device's hardware address"
 	case "key":
@@ -91,6 +106,19 @@ func isDevice(s string) bool {
 		return a.Is4() && !badUnicast(a)
 	}
 	return isLabel(s)
+}
+
+// checkPrefix tells what is wrong with an IPv4 prefix, written by its first
+// address so that what it covers is what it says.
+func checkPrefix(s string) error {
+	p, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil || !p.Addr().Is4():
+		return errors.New("not an IPv4 address or prefix")
+	case p != p.Masked():
+		return errors.New("not the first address of that prefix; " + p.Masked().String() + " is")
+	}
+	return nil
 }
 
 // normalMAC writes a MAC as aa:bb:cc:dd:ee:ff; anything else stays.

@@ -1,15 +1,34 @@
 package settings
 
-// Passthrough has one switch a VPN protocol.
+import (
+	"net/netip"
+	"slices"
+)
+
+// Passthrough has one switch a VPN protocol, and whom it is for.
 type Passthrough struct {
 	PPTP  PassProtocol `json:"pptp" help:"PPTP: TCP 1723 and its GRE"`
 	L2TP  PassProtocol `json:"l2tp" help:"L2TP outside IPsec: UDP 1701 and IP protocol 115"`
 	IPsec PassProtocol `json:"ipsec" help:"IPsec: UDP 500 and 4500, ESP, AH"`
 }
 
-// PassProtocol is the switch of one protocol.
+// PassProtocol is the switch of one protocol. Devices and Servers are the two
+// ends of its tunnels, in the LAN and beyond; an empty list is anybody.
 type PassProtocol struct {
-	Enabled bool `json:"enabled" schema:"self" help:"on or off"`
+	Enabled bool     `json:"enabled" schema:"self" help:"on or off"`
+	Devices []string `json:"devices,omitempty" schema:"format=devices,count=256,empty=any" help:"the devices that may use it; any = all"`
+	Servers []string `json:"servers,omitempty" schema:"format=servers,count=256,empty=any" help:"the Internet's ends that it may reach; any = all"`
+}
+
+// Protocol is one of Passthrough by its name.
+type Protocol struct {
+	Name string
+	*PassProtocol
+}
+
+// Protocols are those of p, in the order of the schema.
+func (p *Passthrough) Protocols() []Protocol {
+	return []Protocol{{"pptp", &p.PPTP}, {"l2tp", &p.L2TP}, {"ipsec", &p.IPsec}}
 }
 
 func defaultPassthrough() Passthrough {
@@ -17,5 +36,52 @@ func defaultPassthrough() Passthrough {
 	return Passthrough{PPTP: on, L2TP: on, IPsec: on}
 }
 
-// checkPassthrough has nothing to find: any combination of switches is right.
-func checkPassthrough(*check) {}
+// Prefixes are the addresses that words name, sorted and without overlap.
+// Names are those of lan hosts; unknown ones name nothing.
+func (s *Settings) Prefixes(words []string) []netip.Prefix {
+	var all []netip.Prefix
+	for _, w := range words {
+		if p, err := netip.ParsePrefix(w); err == nil {
+			all = append(all, p.Masked())
+		} else if a, ok := s.Device(w); ok && a.IsValid() {
+			all = append(all, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	// Two prefixes are disjoint or one holds the other: the wider comes first.
+	slices.SortFunc(all, func(a, b netip.Prefix) int {
+		if c := a.Addr().Compare(b.Addr()); c != 0 {
+			return c
+		}
+		return a.Bits() - b.Bits()
+	})
+	var out []netip.Prefix
+	for _, p := range all {
+		if n := len(out); n == 0 || !out[n-1].Overlaps(p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func checkPassthrough(c *check) {
+	serves := map[string]Server{}
+	for _, s := range c.s.Firewall.Servers() {
+		serves[s.Name] = s
+	}
+	lan := c.s.LAN.Address
+	for _, p := range c.s.Passthrough.Protocols() {
+		path := "passthrough " + p.Name + " devices"
+		for _, w := range p.Devices {
+			if x, err := netip.ParsePrefix(w); err != nil {
+				c.device(path, w)
+			} else if lan.IsValid() && x.Addr().Is4() && (x.Bits() < lan.Bits() || !lan.Contains(x.Addr())) {
+				c.addf(path, w, "not a part of the LAN", "a prefix in "+lan.Masked().String())
+			}
+		}
+		s, ok := serves[p.Name]
+		if a, known := c.s.Device(s.Device); ok && known && p.Enabled && len(p.Devices) > 0 &&
+			!slices.ContainsFunc(c.s.Prefixes(p.Devices), func(x netip.Prefix) bool { return x.Contains(a) }) {
+			c.addf(s.Path()+" to", s.Device, "not among passthrough "+p.Name+" devices", "one of them, or add it there")
+		}
+	}
+}

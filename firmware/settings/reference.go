@@ -9,7 +9,7 @@ func Reference() string {
 		"Each setting is changed with `set PATH VALUE` and taken back to its default with `delete PATH`;\n" +
 		"nothing takes effect before `commit`. Several values of one area or entry fit in one line:\n" +
 		"`set firewall forward web protocol tcp port 8080 to 192.168.1.10 to-port 80`.\n" +
-		"Setting a list replaces it as a whole (`none` for an empty one); `delete PATH ELEMENT` removes one element.\n")
+		"Setting a list replaces it as a whole (`none` for an empty one, `any` for no limit); `delete PATH ELEMENT` removes one element.\n")
 	for _, n := range root().Children {
 		b.WriteString("\n## " + n.Name + "\n\n" + sentence(n.Help) + "\n\n")
 		b.WriteString("| path | value | default | allowed | |\n|---|---|---|---|---|\n")
@@ -38,6 +38,9 @@ func row(b *strings.Builder, n *Node, path, help string) {
 	typ, def, allowed := n.Type, n.Default, n.Allowed
 	if n.Kind == List {
 		typ += " ..."
+	}
+	if n.Kind == List && n.Empty != "none" && def == "" {
+		def = n.Empty
 	}
 	if def == "" {
 		def = "not set"

@@ -36,6 +36,9 @@ type Node struct {
 	// Self is the switch of an Area or Entry that is itself on or off:
 	// `set passthrough pptp off`.
 	Self *Node
+	// Empty is the word for a List without elements: "none", or "any" where
+	// it means no limit.
+	Empty string
 
 	field    int // index in the parent struct
 	json     string
@@ -100,6 +103,8 @@ func (n *Node) tags(tag string) (self bool) {
 			n.max = limit(val)
 		case "zero":
 			n.zero = true
+		case "empty":
+			n.Empty = val
 		case "count":
 			n.count = int(limit(val))
 		}
@@ -124,6 +129,9 @@ func (n *Node) build(def reflect.Value) {
 		n.Default = n.text(def)
 	case n.typ.Kind() == reflect.Slice:
 		n.Kind = List
+		if n.Empty == "" {
+			n.Empty = "none"
+		}
 		n.describe()
 		n.Default = strings.Join(n.texts(def), " ")
 	case n.typ.Kind() == reflect.Map:

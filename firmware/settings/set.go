@@ -10,8 +10,8 @@ import (
 
 // Set changes what words name: a path and its value, several leaves of one
 // area or entry in one go ("firewall forward web port 8080 to 192.168.1.10"),
-// a list as a whole ("dns upstreams 1.1.1.1 9.9.9.9", "none" for an empty
-// one). A new entry starts with its defaults. On an error nothing is changed.
+// a list as a whole ("dns upstreams 1.1.1.1 9.9.9.9", "none" or, where it
+// means no limit, "any" for an empty one). A new entry starts with its defaults. On an error nothing is changed.
 // Values are checked by themselves; what must fit together is for Validate.
 func Set(s *Settings, words []string) error {
 	c := s.Clone()
@@ -113,15 +113,20 @@ func setList(n *Node, v reflect.Value, path, words []string) error {
 	p := strings.Join(path, " ")
 	switch {
 	case len(words) == 0:
-		return Problem{Path: p, Text: "a value is missing", Allowed: n.Allowed + "; or none"}
-	case len(words) == 1 && words[0] == "none":
+		return Problem{Path: p, Text: "a value is missing", Allowed: n.Allowed + "; or " + n.Empty}
+	case len(words) == 1 && words[0] == n.Empty:
 		v.Set(reflect.MakeSlice(n.typ, 0, 0))
 		return nil
+	case len(words) == 1 && words[0] == "none":
+		return Problem{Path: p, Value: "none", Text: "without an element there is no limit", Allowed: n.Allowed + "; or " + n.Empty}
 	case len(words) > n.count:
 		return Problem{Path: p, Value: fmt.Sprint(len(words)), Text: "too many", Allowed: fmt.Sprint("at most ", n.count)}
 	}
 	l := reflect.MakeSlice(n.typ, 0, len(words))
 	for _, w := range words {
+		if w == n.Empty {
+			return Problem{Path: p, Value: w, Text: "it stands alone", Allowed: n.Allowed + "; or " + n.Empty + " and nothing else"}
+		}
 		x, err := n.value(w)
 		if err != nil {
 			return Problem{Path: p, Value: clip(w), Text: err.Error(), Allowed: n.Allowed}
@@ -200,6 +205,9 @@ func delElements(n *Node, v reflect.Value, p string, words []string) error {
 		}
 		v.Set(reflect.AppendSlice(v.Slice(0, i), v.Slice(i+1, v.Len())))
 		have = slices.Delete(have, i, i+1)
+	}
+	if len(have) == 0 && n.Empty != "none" {
+		return fmt.Errorf("%s: without an element there is no limit; if that is meant: set %s %s", p, p, n.Empty)
 	}
 	return nil
 }

@@ -89,11 +89,16 @@ func (s *Settings) Device(name string) (netip.Addr, bool) {
 }
 
 // Devices calls fn with every place of the tree that names a LAN device by
-// its address or name.
+// its address or name, or several by their prefix.
 func (s *Settings) Devices(fn func(*string)) {
 	v := &s.Firewall.VPNServers
 	for _, to := range [...]*string{&v.IPsec.To, &v.L2TP.To, &v.PPTP.To, &v.OpenVPN.To, &v.WireGuard.To, &v.SSTP.To} {
 		fn(to)
+	}
+	for _, p := range s.Passthrough.Protocols() {
+		for i := range p.Devices {
+			fn(&p.Devices[i])
+		}
 	}
 }
 

@@ -46,13 +46,13 @@ func jump(chain string) rs.Verdict { return rs.Verdict{Kind: rs.Goto, Chain: cha
 // Ruleset gives the table. A forward that cannot be carried out is left out
 // and reported.
 func Ruleset(in Input) (*rs.Table, []settings.Problem) {
-	pass := passthrough.Rules(in.Settings.Passthrough, network(in))
+	pass := passthrough.Rules(in.Settings, network(in))
 	forwards, problems := forwardMaps(in)
 	t := &rs.Table{
 		IP:      pass.IP,
 		Helpers: pass.Helpers,
 		Sets:    append(append(pass.Sets, lanServiceSet(in), wanAddressSet(in)), forwards...),
-		Chains:  append(append(input(in), forward(in, pass)...), nat(in, len(forwards) > 1)...),
+		Chains:  slices.Concat(input(in), forward(in, pass), pass.Chains, nat(in, len(forwards) > 1)),
 	}
 	if in.Settings.Firewall.Offload {
 		devices := []string{in.LANDevice, in.WANDevice}

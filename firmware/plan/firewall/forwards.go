@@ -127,7 +127,7 @@ func protocols(p string) []uint8 {
 // those of refused VPN protocols, and those that came through a port forward
 // or to a VPN server that is gone or elsewhere.
 func Ended(old, new *settings.Settings) []passthrough.Selector {
-	out := passthrough.Ended(old.Passthrough, new.Passthrough)
+	out := passthrough.Ended(old, new)
 	for _, name := range sortedNames(old.Firewall.Forwards) {
 		was := old.Firewall.Forwards[name]
 		if is, ok := new.Firewall.Forwards[name]; !was.Enabled || ok && is == was {

@@ -97,7 +97,8 @@ func (n *network) set(commands string) {
 		if err == nil && len(ended) > 0 {
 			_, err = c.Delete(func(e *conntrack.Entry) bool {
 				for _, s := range ended {
-					if s.Match(e.Protocol, e.Orig.SrcPort, e.Orig.DstPort, e.Reply.SrcPort, e.DNATed()) {
+					if s.Picks(passthrough.Flow{Protocol: e.Protocol, Sport: e.Orig.SrcPort, Dport: e.Orig.DstPort, ReplySport: e.Reply.SrcPort,
+						DNATed: e.DNATed(), Src: e.Orig.Src, ReplySrc: e.Reply.Src}) {
 						return true
 					}
 				}

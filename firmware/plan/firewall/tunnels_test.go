@@ -13,6 +13,7 @@ import (
 	"github.com/culvert-fw/culvert/firmware/kernel/nflog"
 	"github.com/culvert-fw/culvert/firmware/kernel/nft"
 	"github.com/culvert-fw/culvert/firmware/kernel/nft/nettest"
+	"github.com/culvert-fw/culvert/firmware/plan/firewall"
 	"github.com/culvert-fw/culvert/firmware/plan/passthrough"
 	"github.com/culvert-fw/culvert/firmware/ruleset"
 )
@@ -104,13 +105,8 @@ func (e *end) nothing(c net.PacketConn) {
 // share is what netd does when a second device comes.
 func (n *network) share(devices ...string) {
 	n.t.Helper()
-	in := input(n.t, n.s, "")
-	a := facts.Association{Server: netip.MustParseAddr(server)}
-	for _, d := range devices {
-		a.Devices = append(a.Devices, netip.MustParseAddr(d))
-	}
-	in.Shared = []facts.Association{a}
-	n.l.apply(n.t, in)
+	in := n.applyShared(devices...)
+	a := in.Shared[0]
 	var err error
 	n.rtr.Do(func() {
 		err = nft.New(nft.Options{}).Learn(passthrough.LearnedSet(passthrough.Assocs),
@@ -119,6 +115,19 @@ func (n *network) share(devices ...string) {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+}
+
+// applyShared applies the settings with these devices of the server.
+func (n *network) applyShared(devices ...string) firewall.Input {
+	n.t.Helper()
+	in := input(n.t, n.s, "")
+	a := facts.Association{Server: netip.MustParseAddr(server)}
+	for _, d := range devices {
+		a.Devices = append(a.Devices, netip.MustParseAddr(d))
+	}
+	in.Shared = []facts.Association{a}
+	n.l.apply(n.t, in)
+	return in
 }
 
 func (n *network) learned(set string) []nft.Learned {

@@ -3,6 +3,7 @@
 package passthrough
 
 import (
+	"net/netip"
 	"strconv"
 
 	rs "github.com/culvert-fw/culvert/firmware/ruleset"
@@ -51,6 +52,7 @@ func toggles(p settings.Passthrough) []toggle {
 // Part is what passthrough adds to the ruleset.
 type Part struct {
 	Sets    []rs.Set
+	Chains  []rs.Chain // that the rules of Refuse jump to
 	Helpers []rs.Helper
 	// Refuse comes first of all in the forward chain, before established
 	// connections are accepted or offloaded.
@@ -69,8 +71,14 @@ type Part struct {
 //
 // L2TP's many clients need nothing but masquerading, which gives each its own
 // port; IPsec with NAT-T neither; native ESP has table ip.
-func Rules(p settings.Passthrough, n Network) Part {
+func Rules(s *settings.Settings, n Network) Part {
 	var part Part
+	p, all := s.Passthrough, limits(s)
+	for _, l := range all {
+		if l.name == "ipsec" {
+			n.allowed = l
+		}
+	}
 	if part.IP = IPsecTable(p.IPsec.Enabled, n); part.IP != nil {
 		part.Untracked = Untracked(n)
 	}
@@ -82,6 +90,13 @@ func Rules(p settings.Passthrough, n Network) Part {
 		part.FromLAN = []rs.Rule{rs.R("passthrough pptp on", control, assign)}
 		part.FromWAN = []rs.Rule{rs.R("passthrough pptp on", rs.DNATed{}, control, assign)}
 	}
+	refusePart(&part, p)
+	limitPart(&part, all, n)
+	return part
+}
+
+// refusePart adds what refuses the protocols that are off.
+func refusePart(part *Part, p settings.Passthrough) {
 	protocols := rs.Set{Name: refusedProtocols, Key: []rs.Type{rs.InetProto}}
 	ports := rs.Set{Name: refusedPorts, Key: []rs.Type{rs.InetProto, rs.InetService}}
 	for _, t := range toggles(p) {
@@ -98,7 +113,7 @@ func Rules(p settings.Passthrough, n Network) Part {
 		}
 	}
 	if len(ports.Elements) == 0 {
-		return part
+		return
 	}
 	protocols.Sort()
 	ports.Sort()
@@ -116,7 +131,6 @@ func Rules(p settings.Passthrough, n Network) Part {
 		// Answers, and flows that a server starts.
 		refuse(rs.FieldProtocol, rs.FieldSport),
 	}
-	return part
 }
 
 // Unanswered lists the IP protocols, with the setting that refuses them, about
@@ -144,6 +158,16 @@ type Selector struct {
 	Port     int  // 0: all of the protocol
 	DNATed   bool // only connections that were forwarded to a LAN device, by their external port
 	Why      string
+	allowed  *limit // leaves out the tunnels that may go on, see Picks
+}
+
+// Flow is a conntrack entry. ReplySrc and ReplySport are what the answers come
+// from: of a DNATed flow the device and its own port.
+type Flow struct {
+	Protocol                 uint8
+	Sport, Dport, ReplySport uint16
+	DNATed                   bool
+	Src, ReplySrc            netip.Addr
 }
 
 // Text is e.g. "tcp 1723 (passthrough pptp off)".
@@ -155,7 +179,20 @@ func (s Selector) Text() string {
 	return t + " (" + s.Why + ")"
 }
 
-// Match tells whether an entry is picked: sport and dport are the original
+// Picks tells whether an entry is picked.
+func (s Selector) Picks(f Flow) bool {
+	if !s.Match(f.Protocol, f.Sport, f.Dport, f.ReplySport, f.DNATed) {
+		return false
+	}
+	device, server := f.Src, f.ReplySrc
+	if f.DNATed { // the other end began
+		device, server = server, device
+	}
+	return s.allowed == nil || !s.allowed.devices.has(device) || !s.allowed.servers.has(server)
+}
+
+// Match is Picks for who does not know the addresses: it picks allowed tunnels
+// of a protocol too when others of it end. sport and dport are the original
 // direction's, replySport is what the answers come from (a DNATed
 // device's own port, which is also what the rules look at), dnated is
 // conntrack's status.
@@ -175,10 +212,10 @@ func (s Selector) Match(protocol uint8, sport, dport, replySport uint16, dnated 
 // place of old in the kernel: offloaded flows pass the chains by and would run
 // on though they are refused now; and a helper is only given to new
 // connections, so running PPTP starts anew when it is turned on.
-func Ended(old, new settings.Passthrough) []Selector {
-	var out []Selector
-	was := toggles(old)
-	for i, t := range toggles(new) {
+func Ended(old, new *settings.Settings) []Selector {
+	out := narrowed(old, new)
+	was := toggles(old.Passthrough)
+	for i, t := range toggles(new.Passthrough) {
 		if t.on == was[i].on || t.on && t.name != "pptp" {
 			continue
 		}

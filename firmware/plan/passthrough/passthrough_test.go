@@ -1,17 +1,22 @@
 package passthrough
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/culvert-fw/culvert/firmware/settings"
 )
 
 func TestEnded(t *testing.T) {
-	all := settings.Default().Passthrough
-	off := func(edit func(*settings.Passthrough)) settings.Passthrough { p := all; edit(&p); return p }
+	all := settings.Default()
+	off := func(edit func(*settings.Passthrough)) *settings.Settings {
+		s := all.Clone()
+		edit(&s.Passthrough)
+		return s
+	}
 	for _, c := range []struct {
 		name     string
-		old, new settings.Passthrough
+		old, new *settings.Settings
 		want     string
 	}{
 		{"nothing", all, all, ""},
@@ -51,6 +56,66 @@ func TestMatch(t *testing.T) {
 	} {
 		if c.got != c.want {
 			t.Errorf("%s: %v", c.name, c.got)
+		}
+	}
+}
+
+// TestNarrowed: of a protocol that is for others now, the tunnels between wrong
+// ends are over, in either direction, and only they.
+func TestNarrowed(t *testing.T) {
+	old, new := settings.Default(), settings.Default()
+	for _, words := range [][]string{
+		{"lan", "hosts", "laptop", "mac", "02:00:00:00:00:09", "address", "192.168.1.20"},
+		{"passthrough", "l2tp", "devices", "laptop", "192.168.1.64/26"},
+		{"passthrough", "l2tp", "servers", "198.51.100.0/24"},
+		{"passthrough", "pptp", "devices", "laptop"}, // the rules see each packet of it
+	} {
+		if err := settings.Set(new, words); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := Ended(old, new)
+	if len(list) != 1 || list[0].Text() != "udp 1701 (passthrough l2tp is for others)" {
+		t.Fatalf("ended: %v", list)
+	}
+	if again := Ended(new, new); len(again) != 0 {
+		t.Errorf("nothing changed, and these end: %v", again)
+	}
+	if wider := Ended(new, old); len(wider) != 0 {
+		t.Errorf("anybody may, and these end: %v", wider)
+	}
+	more := new.Clone()
+	if err := settings.Set(more, []string{"passthrough", "l2tp", "devices", "192.168.1.0/24"}); err != nil {
+		t.Fatal(err)
+	}
+	if wider := Ended(new, more); len(wider) != 0 {
+		t.Errorf("more may, and these end: %v", wider)
+	}
+	if back := Ended(more, new); len(back) != 1 {
+		t.Errorf("fewer may, and these end: %v", back)
+	}
+	a := netip.MustParseAddr
+	for _, c := range []struct {
+		name        string
+		src, answer string
+		dnated      bool
+		ended       bool
+	}{
+		{"a named device", "192.168.1.20", "198.51.100.9", false, false},
+		{"a device of the prefix", "192.168.1.127", "198.51.100.9", false, false},
+		{"another device", "192.168.1.128", "198.51.100.9", false, true},
+		{"another server", "192.168.1.20", "198.51.101.9", false, true},
+		{"called from outside", "198.51.100.9", "192.168.1.20", true, false},
+		{"another device called", "198.51.100.9", "192.168.1.21", true, true},
+		{"called from elsewhere", "203.0.113.9", "192.168.1.20", true, true},
+	} {
+		f := Flow{Protocol: 17, Sport: 1701, Dport: 1701, ReplySport: 1701, DNATed: c.dnated, Src: a(c.src), ReplySrc: a(c.answer)}
+		if got := list[0].Picks(f); got != c.ended {
+			t.Errorf("%s: ended %v, want %v", c.name, got, c.ended)
+		}
+		f.Sport, f.Dport, f.ReplySport = 5000, 53, 53
+		if list[0].Picks(f) {
+			t.Errorf("%s: DNS is ended too", c.name)
 		}
 	}
 }

@@ -67,6 +67,7 @@ type Network struct {
 	RAM                  int        // megabytes, for the limits
 	Shared               []facts.Association
 	Server               netip.Addr // the LAN's IPsec server; invalid: there is none
+	allowed              limit
 }
 
 // IPsecTable is table ip; nil when IPsec does not pass or there is no WAN.
@@ -74,7 +75,8 @@ func IPsecTable(on bool, n Network) *rs.Table {
 	if !on || !n.WAN.Is4() {
 		return nil
 	}
-	t := &rs.Table{Sets: n.sets(), Chains: append(n.early(), n.late())}
+	n.Shared = n.allowed.devices.allowed(n.Shared)
+	t := &rs.Table{Sets: append(n.sets(), n.allowed.sets()...), Chains: append(n.early(), n.late())}
 	for i, a := range n.Shared {
 		t.Chains = append(t.Chains, n.copies(i, a))
 	}
@@ -156,15 +158,17 @@ func (n Network) early() []rs.Chain {
 	tell := rs.Log{Group: LogGroup, Bytes: 28, Prefix: "second"}
 	spi := rs.In{Key: rs.Fields{rs.FieldSource, rs.FieldSPI}, Set: Inbound}
 	rate := rs.Limit{Rate: 20, Burst: 40}
+	fromOthers := append(n.allowed.devices.pass(rs.FieldSource), n.allowed.servers.pass(rs.FieldDest)...)
+	others := n.allowed.servers.pass(rs.FieldSource)
 	return []rs.Chain{
 		{Name: "early", Type: "filter", Hook: rs.Prerouting, Priority: -300, Rules: []rs.Rule{
 			rule(esp, fromWAN, wanESP), rule(esp, fromLAN, lanESP), rule(ike, fromWAN, wanIKE), rule(ike, fromLAN, lanIKE),
 			icmpError(rs.Unreachable), icmpError(rs.TimeExceeded), icmpError(rs.ParameterProblem),
 		}},
-		{Name: lanIKE, Rules: append(append([]rs.Rule{
+		{Name: lanIKE, Rules: slices.Concat(fromOthers, []rs.Rule{
 			rs.R("a known device", known, to(knownIKE)),
 			rs.R("the server has another", taken, to(secondIKE)),
-		}, n.answers()...), begin(to(knownIKE))...)},
+		}, n.answers(), begin(to(knownIKE)))},
 		{Name: secondIKE, Rules: []rs.Rule{
 			rs.R("netd lets it in", rate, tell),
 			rs.R("it asks again", drop),
@@ -175,10 +179,10 @@ func (n Network) early() []rs.Chain {
 			rs.R("lives on", rs.Learn{Set: servers, Key: rs.Fields{rs.FieldDest}}, rs.Learn{Set: Assocs, Key: pair},
 				rs.Learn{Set: Cookies, Key: ikeKey, Data: rs.Fields{rs.FieldSource}}, rs.Notrack{}, accept),
 		}},
-		{Name: lanESP, Rules: append([]rs.Rule{
+		{Name: lanESP, Rules: slices.Concat(fromOthers, []rs.Rule{
 			rs.R("a known device", known, to(knownESP)),
 			rs.R("the server has another", taken, to(secondESP)),
-		}, begin(to(knownESP))...)},
+		}, begin(to(knownESP)))},
 		{Name: secondESP, Rules: []rs.Rule{
 			rs.R("netd lets it in", rate, tell),
 			rs.R("it goes out all the same", rs.Notrack{}, accept),
@@ -187,14 +191,14 @@ func (n Network) early() []rs.Chain {
 			rs.R("lives on", rs.Learn{Set: servers, Key: rs.Fields{rs.FieldDest}}, rs.Learn{Set: Assocs, Key: pair},
 				rs.Learn{Set: Outbound, Key: rs.Fields{rs.FieldDest, rs.FieldSPI}, Data: rs.Fields{rs.FieldSource}, Counter: true}, rs.Notrack{}, accept),
 		}},
-		{Name: wanIKE, Rules: append([]rs.Rule{
+		{Name: wanIKE, Rules: slices.Concat(others, []rs.Rule{
 			rs.R("by the initiator's SPI", rs.SetDestFrom{Key: rs.Fields{rs.FieldSource, rs.FieldCookieHigh, rs.FieldCookieLow}, Map: Cookies}, rs.Notrack{}, accept),
-		}, n.inbound()...)},
-		{Name: wanESP, Rules: append([]rs.Rule{
+		}, n.inbound())},
+		{Name: wanESP, Rules: slices.Concat(others, []rs.Rule{
 			// The lookup counts. A server of nobody teaches nothing.
 			rs.R("a known SPI", spi, to(delivery)),
 			rs.R("a new SPI", rs.In{Key: rs.Fields{rs.FieldSource}, Set: servers}, rate, rs.Learn{Set: Inbound, Key: spi.Key, Counter: true}),
-		}, n.inbound()...)},
+		}, n.inbound())},
 		{Name: delivery, Rules: n.inbound()},
 		n.errors(),
 	}
