@@ -27,6 +27,7 @@ func (d *daemon) serveAPI(ctx context.Context, ln net.Listener) error {
 			api.MethodCounters:    api.Handle(d.counters),
 			api.MethodConnections: api.Handle(d.connections),
 			api.MethodFirewall:    api.Handle(d.firewall),
+			api.MethodDiagnose:    api.Handle(d.diagnose),
 			api.MethodLog:         api.Handle(d.logOf),
 			api.MethodVersion:     api.Handle(d.versionOf),
 			api.MethodSettings:    api.Handle(d.settingsOf),

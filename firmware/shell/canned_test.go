@@ -58,6 +58,16 @@ func canned(n *apitest.Netd) {
 			{Protocol: "tcp", Src: ap("192.168.1.100:50412"), Dst: ap("203.0.113.5:1723"), ReplySrc: ap("203.0.113.5:1723"), State: "ESTABLISHED", Bytes: 2400, Timeout: 4 * 24 * time.Hour},
 			{Protocol: "udp", Src: ap("192.168.1.101:4500"), Dst: ap("198.51.100.9:4500"), ReplySrc: ap("198.51.100.9:4500"), State: "", Offloaded: true, Bytes: 2_100_000_000, Timeout: 3 * time.Minute},
 		},
+		api.MethodDiagnose: api.Diagnosis{
+			Device: ip("192.168.1.100"), Name: "laptop", Server: ip("203.0.113.5"), Protocol: "pptp", Settled: true, Cause: "gre-silent",
+			Text: "The control connection to 203.0.113.5 is up, but GRE never came back.", Fix: "Let the server's firewall pass IP protocol 47.",
+			Hints: []string{"The WAN address 100.64.1.1 is shared."},
+			Evidence: []api.Evidence{
+				{Part: "gre", PacketsOut: 5, BytesOut: 340, Age: 12 * time.Second, Last: time.Second, Watched: true},
+				{Part: "tcp 1723", Ports: "50412>1723", PacketsOut: 6, BytesOut: 500, PacketsIn: 5, BytesIn: 420, Age: 13 * time.Second},
+				{Part: "udp 500", Ports: "500>500", Uncounted: true, Age: time.Minute},
+			},
+		},
 		api.MethodFirewall: api.Firewall{Ruleset: []string{"table inet culvert {", "}"}},
 		api.MethodLog:      []api.LogLine{{Time: now, Service: "netd", Text: "wan: lease 203.0.113.20/24"}},
 		api.MethodVersion:  api.Version{Culvert: "0.1", Kernel: "6.12.57", Go: "go1.26", Board: "qemu-mips"},

@@ -30,6 +30,7 @@ func Root() *Command {
 		{Name: "import", Help: "read settings as JSON into the candidate", run: runImport,
 			Doc: "Paste them and end with Ctrl-D or a line with a single dot; in a script: `ssh admin@192.168.1.1 'import; commit' <FILE`."},
 		{Name: "ping", Args: "HOST [COUNT]", Help: "see whether a host answers", run: runPing},
+		diagnoseCommand(),
 		{Name: "traceroute", Args: "HOST", Help: "see the way to a host", run: runTraceroute},
 		{Name: "password", Help: "change the admin's password", run: runPassword},
 		{Name: "key", Help: "SSH keys that may log in", Sub: []*Command{

@@ -23,12 +23,12 @@ func TestTree(t *testing.T) {
 		if c.Help == "" || strings.HasSuffix(c.Help, ".") {
 			t.Errorf("%s: help %q; want one line without a full stop", path, c.Help)
 		}
-		if strings.HasPrefix(path, "show ") != c.JSON && path != "history" && path != "key list" {
+		if strings.HasPrefix(path, "show ") != c.JSON && path != "history" && path != "key list" && path != "diagnose vpn" {
 			t.Errorf("%s: every show command takes --json, others don't", path)
 		}
 	})
 	for _, c := range strings.Split("show status,show interfaces,show leases,show passthrough,show connections,show firewall,show log,show version,show settings,"+
-		"set,delete,compare,commit,confirm,discard,rollback,history,export,import,ping,traceroute,reboot,poweroff,factory-reset,password,key add,toolbox,help", ",") {
+		"set,delete,compare,commit,confirm,discard,rollback,history,export,import,ping,traceroute,diagnose vpn,reboot,poweroff,factory-reset,password,key add,toolbox,help", ",") {
 		if !seen[c] {
 			t.Errorf("there is no %s", c)
 		}

@@ -1,0 +1,51 @@
+package api
+
+import (
+	"net/netip"
+	"time"
+)
+
+// MethodDiagnose is DiagnoseParams -> Diagnosis.
+const MethodDiagnose = "diagnose"
+
+// DiagnoseParams asks why a VPN of a LAN device does not work.
+type DiagnoseParams struct {
+	Device     string     `json:"device"` // address or name
+	Server     netip.Addr `json:"server"`
+	ServerName string     `json:"server_name,omitempty"` // as it was asked for, when that was a name
+	Protocol   string     `json:"protocol,omitempty"`    // "pptp", "l2tp", "ipsec"; "" is whatever the device tries
+	// Watch waits for an attempt until its outcome is seen, at most half a
+	// minute; else only what the router remembers of the last one counts.
+	Watch bool `json:"watch,omitempty"`
+}
+
+// Diagnosis is what was found.
+type Diagnosis struct {
+	Device     netip.Addr `json:"device"`
+	Name       string     `json:"name,omitempty"`
+	Server     netip.Addr `json:"server"`
+	ServerName string     `json:"server_name,omitempty"`
+	Protocol   string     `json:"protocol,omitempty"` // what was found to be tried, else what was asked for
+	// Settled is false when too little was seen to tell; ask again with Watch.
+	Settled  bool          `json:"settled"`
+	Cause    string        `json:"cause"`         // see package diagnose
+	Text     string        `json:"text"`          // the cause in a sentence
+	Fix      string        `json:"fix,omitempty"` // what to do about it
+	Hints    []string      `json:"hints,omitempty"`
+	Evidence []Evidence    `json:"evidence"`
+	Watched  time.Duration `json:"watched,omitempty"` // 0: the last attempt
+}
+
+// Evidence is one kind of packets between the device and the server.
+type Evidence struct {
+	Part       string        `json:"part"`            // "tcp 1723", "gre", "udp 500", "udp 4500", "udp 1701", "esp", "ah"
+	Ports      string        `json:"ports,omitempty"` // the device's and the server's, "50412>1723"
+	PacketsOut uint64        `json:"packets_out"`     // from the device
+	BytesOut   uint64        `json:"bytes_out"`
+	PacketsIn  uint64        `json:"packets_in"` // to the device
+	BytesIn    uint64        `json:"bytes_in"`
+	Uncounted  bool          `json:"uncounted,omitempty"` // it was sent, but nothing counts it
+	Age        time.Duration `json:"age"`                 // since the first
+	Last       time.Duration `json:"last,omitempty"`      // since the last, when watched
+	Watched    bool          `json:"watched,omitempty"`   // seen while watching; else of the table of connections
+}

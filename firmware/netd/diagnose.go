@@ -1,0 +1,266 @@
+package netd
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/culvert-fw/culvert/firmware/api"
+	"github.com/culvert-fw/culvert/firmware/diagnose"
+	"github.com/culvert-fw/culvert/firmware/kernel/conntrack"
+	plan "github.com/culvert-fw/culvert/firmware/plan/passthrough"
+	"github.com/culvert-fw/culvert/firmware/settings"
+)
+
+// Of a live diagnosis.
+const (
+	diagnoseWatch = 30 * time.Second
+	diagnoseLook  = 500 * time.Millisecond
+)
+
+// diagnose is api.MethodDiagnose.
+func (d *daemon) diagnose(ctx context.Context, _ api.Peer, p api.DiagnoseParams) (*api.Diagnosis, error) {
+	s, err := d.diagnosed(p)
+	if err != nil {
+		return nil, err
+	}
+	known, err := d.remembered(&s)
+	if err != nil {
+		return nil, err
+	}
+	s.Flows = known
+	found := diagnose.Judge(s)
+	if !p.Watch || found.Cause == diagnose.NoWAN {
+		return &found, nil
+	}
+	return d.watchVPN(ctx, s, known)
+}
+
+// diagnosed is who is to be diagnosed, and what the router knows beside packets.
+func (d *daemon) diagnosed(p api.DiagnoseParams) (diagnose.Seen, error) {
+	want := d.desired()
+	s := diagnose.Seen{Server: p.Server, ServerName: p.ServerName, Protocol: p.Protocol, ClockSet: d.known().Synced || len(want.NTP.Servers) == 0}
+	if p.Protocol != "" && !slices.Contains(diagnose.Protocols, p.Protocol) {
+		return s, invalid("%q cannot be diagnosed. Give one of: %s", p.Protocol, strings.Join(diagnose.Protocols, ", "))
+	}
+	if !p.Server.Is4() || want.LAN.Address.Contains(p.Server) {
+		return s, invalid("%s is no server on the Internet side. Give its IPv4 address or name", p.Server)
+	}
+	names := d.names()
+	var err error
+	if s.Device, err = netip.ParseAddr(p.Device); err != nil {
+		for a, name := range names {
+			if strings.EqualFold(name, strings.TrimSuffix(p.Device, ".lan")) {
+				s.Device = a
+			}
+		}
+		if !s.Device.IsValid() {
+			return s, invalid("No device is called %q. See: show leases", p.Device)
+		}
+	}
+	if !want.LAN.Address.Contains(s.Device) || s.Device == want.LAN.Address.Addr() {
+		return s, invalid("%s is no device of the LAN, %s. See: show leases", s.Device, want.LAN.Address.Masked())
+	}
+	s.Name = names[s.Device]
+	s.WAN = want.WAN.Address.Addr()
+	link := d.linkOf(want.WAN.Device)
+	if want.WAN.Held || !s.WAN.IsValid() || !link.Carrier {
+		s.WAN = netip.Addr{}
+		s.WANProblem = strings.Join(d.problems(), " ")
+	}
+	s.Off = switchedOff(want.Settings.Passthrough)
+	return s, nil
+}
+
+func invalid(format string, v ...any) error {
+	return &api.Error{Code: "invalid", Text: fmt.Sprintf(format, v...)}
+}
+
+func switchedOff(p settings.Passthrough) []string {
+	var off []string
+	for i, on := range []bool{p.PPTP.Enabled, p.L2TP.Enabled, p.IPsec.Enabled} {
+		if !on {
+			off = append(off, diagnose.Protocols[i])
+		}
+	}
+	return off
+}
+
+// remembered is what the kernel's tables tell of the last attempt; it also
+// fills in what the device and the server have with others.
+func (d *daemon) remembered(s *diagnose.Seen) ([]diagnose.Flow, error) {
+	var flows []diagnose.Flow
+	now, up, lan := time.Now(), uptime(), d.desired().LAN.Address
+	err := d.conntrack.Dump(func(e *conntrack.Entry) error {
+		f, device, server, ok := tracked(e, lan)
+		switch {
+		case !ok:
+		case server == s.Server && device == s.Device:
+			if !e.Start.IsZero() {
+				f.Age = min(max(0, now.Sub(e.Start)), up)
+			}
+			flows = append(flows, f)
+		case server == s.Server && f.Part.Protocol() == "ipsec" && f.In.Packets > 0:
+			d.beside(s, device)
+		case device == s.Device && f.In.Packets > 0:
+			if text := f.Part.Protocol() + " to " + server.String(); !slices.Contains(s.Elsewhere, text) {
+				s.Elsewhere = append(s.Elsewhere, text)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	native, err := d.untracked(s, now)
+	slices.Sort(s.Others)
+	slices.Sort(s.Elsewhere)
+	return newest(append(flows, native...)), err
+}
+
+// beside notes that another device talks IPsec to the server.
+func (d *daemon) beside(s *diagnose.Seen, device netip.Addr) {
+	name := d.names()[device]
+	if name == "" {
+		name = device.String()
+	}
+	if !slices.Contains(s.Others, name) {
+		s.Others = append(s.Others, name)
+	}
+}
+
+// tracked is the flow of an entry between a device and a server, whichever
+// sent first; GRE may begin at either end. Connections that are over tell
+// nothing.
+func tracked(e *conntrack.Entry, lan netip.Prefix) (f diagnose.Flow, device, server netip.Addr, ok bool) {
+	if e.TCPState == conntrack.TimeWait || e.TCPState == conntrack.Close {
+		return f, device, server, false
+	}
+	out, in := diagnose.Count{Packets: e.OrigPackets, Bytes: e.OrigBytes}, diagnose.Count{Packets: e.ReplyPackets, Bytes: e.ReplyBytes}
+	sport, dport := e.Orig.SrcPort, e.Orig.DstPort
+	device, server = e.Orig.Src, e.Orig.Dst
+	if !lan.Contains(device) {
+		if device, server = e.Reply.Src, e.Orig.Src; e.Protocol != 47 {
+			return f, device, server, false
+		}
+		out, in = in, out
+	}
+	f.Part, ok = diagnose.Of(e.Protocol, dport)
+	if f.Out, f.In = out, in; e.Protocol == 6 || e.Protocol == 17 {
+		f.Ports = fmt.Sprintf("%d>%d", sport, dport)
+	}
+	return f, device, server, ok && lan.Contains(device) && !lan.Contains(server)
+}
+
+// attempt is how long ago a device's last ESP may be to belong to its last
+// attempt.
+const attempt = 2 * time.Minute
+
+// untracked are the flows that pass conntrack by: ESP, and IKE between ports
+// 500, which nothing counts.
+func (d *daemon) untracked(s *diagnose.Seen, now time.Time) ([]diagnose.Flow, error) {
+	devices, err := d.tunnels.look()
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range devices[s.Server] {
+		if a != s.Device {
+			d.beside(s, a)
+		}
+	}
+	if !slices.Contains(devices[s.Server], s.Device) {
+		return nil, nil
+	}
+	ike, esp := diagnose.Flow{Part: diagnose.IKE}, diagnose.Flow{Part: diagnose.ESP}
+	for _, name := range []string{plan.Cookies, plan.Outbound, plan.Inbound} {
+		set := plan.LearnedSet(name)
+		list, err := d.tunnels.learned(name)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range list {
+			recent := set.Timeout-e.Expires < attempt
+			switch {
+			case address(e.Key) != s.Server:
+			case name == plan.Inbound:
+				esp.In = diagnose.Count{Packets: esp.In.Packets + e.Packets, Bytes: esp.In.Bytes + e.Bytes}
+			case address(e.Data) != s.Device || !recent:
+			case name == plan.Cookies:
+				ike.Uncounted, ike.Ports = true, "500>500"
+			default:
+				esp.Out = diagnose.Count{Packets: esp.Out.Packets + e.Packets, Bytes: esp.Out.Bytes + e.Bytes}
+			}
+		}
+	}
+	var flows []diagnose.Flow
+	if since := d.tunnels.first(pair{s.Server, s.Device}); !since.IsZero() {
+		ike.Age, esp.Age = now.Sub(since), now.Sub(since)
+	}
+	if ike.Uncounted {
+		flows = append(flows, ike)
+	}
+	if esp.Out.Packets > 0 {
+		flows = append(flows, esp)
+	}
+	return flows, nil
+}
+
+// newest keeps the youngest flow of each part, in order.
+func newest(all []diagnose.Flow) []diagnose.Flow {
+	slices.SortStableFunc(all, func(a, b diagnose.Flow) int {
+		if c := strings.Compare(string(a.Part), string(b.Part)); c != 0 {
+			return c
+		}
+		return int(a.Age - b.Age)
+	})
+	return slices.CompactFunc(all, func(a, b diagnose.Flow) bool { return a.Part == b.Part })
+}
+
+// watchVPN looks at the packets themselves until they tell the cause.
+func (d *daemon) watchVPN(ctx context.Context, s diagnose.Seen, known []diagnose.Flow) (*api.Diagnosis, error) {
+	ctx, stop := context.WithTimeout(ctx, diagnoseWatch)
+	defer stop()
+	want := d.desired()
+	began := time.Now()
+	w := &diagnose.Watch{Device: s.Device, Server: s.Server, Router: want.LAN.Address.Addr()}
+	var mu sync.Mutex
+	g, taps := errgroup.WithContext(ctx)
+	for _, side := range []struct {
+		device string
+		take   func([]byte, time.Duration)
+	}{{want.LAN.Device, w.LAN}, {want.WAN.Device, w.WAN}} {
+		g.Go(func() error {
+			return tap(taps, side.device, s.Server, func(b []byte) {
+				mu.Lock()
+				defer mu.Unlock()
+				side.take(b, time.Since(began))
+			})
+		})
+	}
+	var found api.Diagnosis
+	tick := time.NewTicker(diagnoseLook)
+	defer tick.Stop()
+	for over := false; !over; {
+		select {
+		case <-taps.Done():
+			over = true
+		case <-tick.C:
+		}
+		s.Off = switchedOff(d.desired().Settings.Passthrough)
+		s.Watched = time.Since(began)
+		mu.Lock()
+		s.Flows = diagnose.Merge(known, w.Flows(s.Watched))
+		mu.Unlock()
+		if found = diagnose.Judge(s); found.Settled {
+			break
+		}
+	}
+	stop()
+	return &found, g.Wait()
+}

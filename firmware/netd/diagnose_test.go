@@ -1,0 +1,196 @@
+package netd
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/culvert-fw/culvert/firmware/api"
+	"github.com/culvert-fw/culvert/firmware/diagnose"
+)
+
+// vpnAttempt is a device that sends again and again, as clients do.
+type vpnAttempt struct {
+	t, whole *testing.T
+	r        *testRouter
+	out      map[string]net.PacketConn // of the device, by network and address
+}
+
+// open makes a raw socket of the device, or a UDP one.
+func (v *vpnAttempt) open(network, addr string) net.PacketConn {
+	v.t.Helper()
+	if c := v.out[network+addr]; c != nil {
+		return c
+	}
+	var c net.PacketConn
+	within(v.t, v.r.pc, func() (err error) {
+		c, err = net.ListenPacket(network, addr)
+		return err
+	})
+	v.whole.Cleanup(func() { c.Close() }) // later attempts use it too
+	v.out[network+addr] = c
+	return c
+}
+
+// server opens a socket of the server, which answers with what it gets or not
+// at all; without it the server's kernel says that nobody listens.
+func (v *vpnAttempt) server(network, addr string, answers bool) {
+	v.t.Helper()
+	var c net.PacketConn
+	within(v.t, v.r.isp, func() (err error) {
+		c, err = net.ListenPacket(network, addr)
+		return err
+	})
+	v.t.Cleanup(func() { c.Close() })
+	go func() {
+		b := make([]byte, 2000)
+		for {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			if answers {
+				c.WriteTo(b[:n], from)
+			}
+		}
+	}()
+}
+
+// diagnosed starts what sends, and wants the cause that is told after.
+func (v *vpnAttempt) diagnosed(server, protocol, want string, send ...func()) api.Diagnosis {
+	v.t.Helper()
+	ctx, stop := context.WithTimeout(v.t.Context(), 50*time.Second)
+	defer stop()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			for _, f := range send {
+				f()
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}()
+	defer func() { stop(); <-done }()
+	var d api.Diagnosis
+	p := map[string]any{"device": "192.168.1.10", "server": server, "protocol": protocol, "watch": true}
+	if err := v.r.api.Call(ctx, api.MethodDiagnose, p, &d); err != nil {
+		v.t.Fatal(err)
+	}
+	if d.Cause != want || !d.Settled {
+		v.t.Errorf("cause %q (settled %v), want %q: %s\n%+v", d.Cause, d.Settled, want, d.Text, d.Evidence)
+	}
+	return d
+}
+
+// ikeInit is the header of an IKE_SA_INIT.
+func ikeInit() []byte {
+	b := binary.BigEndian.AppendUint64(nil, 0x1122334455667788)
+	b = append(b, make([]byte, 20)...)
+	b[16], b[17], b[18], b[19] = 33, 0x20, 34, 8
+	return b
+}
+
+// TestDiagnose provokes causes with packets of a device and a server that cross
+// the router.
+func TestDiagnose(t *testing.T) {
+	r := newRouter(t, "203.0.113")
+	r.online()
+	r.pc.Run("ip", "addr", "add", "192.168.1.10/24", "dev", "pc0")
+	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
+	r.isp.Run("ip", "addr", "add", "198.51.100.0/25", "dev", "lo") // the kernel takes all of it as its own
+	v := &vpnAttempt{t: t, whole: t, r: r, out: map[string]net.PacketConn{}}
+	raw := func(protocol, server string, b []byte) func() {
+		c := v.open("ip4:"+protocol, "192.168.1.10")
+		return func() { c.WriteTo(b, &net.IPAddr{IP: net.ParseIP(server)}) }
+	}
+	udp := func(port int, server string, b []byte) func() {
+		c := v.open("udp4", (&net.UDPAddr{IP: net.IPv4(192, 168, 1, 10), Port: port}).String())
+		return func() { c.WriteTo(b, &net.UDPAddr{IP: net.ParseIP(server), Port: port}) }
+	}
+	dial := func(server string) func() {
+		return func() {
+			v.t.Helper()
+			var c net.Conn
+			within(v.t, r.pc, func() error {
+				c, _ = net.DialTimeout("tcp4", server+":1723", 3*time.Second) // refused, mostly
+				return nil
+			})
+			if c != nil {
+				v.t.Cleanup(func() { c.Close() })
+			}
+		}
+	}
+	espOut := append([]byte{0, 0, 0xab, 0xcd}, make([]byte, 60)...)
+	// Nobody is at 198.51.100.200: the provider drops it.
+	run := func(name string, f func()) {
+		t.Run(name, func(t *testing.T) { v.t = t; f() })
+	}
+	run("silent", func() {
+		d := v.diagnosed("198.51.100.200", "", diagnose.Silent, udp(500, "198.51.100.200", ikeInit()))
+		if len(d.Evidence) != 1 || d.Evidence[0].Part != "udp 500" || d.Evidence[0].PacketsOut < 3 || d.Evidence[0].Ports != "500>500" || d.Protocol != "ipsec" {
+			t.Errorf("evidence: %+v", d)
+		}
+	})
+	run("refused", func() { v.diagnosed("198.51.100.12", "", diagnose.Refused, dial("198.51.100.12")) })
+	run("unreachable", func() {
+		v.diagnosed("198.51.100.12", "l2tp", diagnose.Unreachable, udp(1701, "198.51.100.12", make([]byte, 20)))
+	})
+	run("ah", func() {
+		v.server("ip4:51", "198.51.100.13", false)
+		v.diagnosed("198.51.100.13", "", diagnose.AHTried, raw("51", "198.51.100.13", make([]byte, 60)))
+	})
+	run("gre-silent", func() {
+		v.server("ip4:47", "198.51.100.14", false)
+		var ln net.Listener
+		within(v.t, r.isp, func() (err error) { ln, err = net.Listen("tcp4", "198.51.100.14:1723"); return err })
+		defer ln.Close()
+		dial("198.51.100.14")()
+		v.diagnosed("198.51.100.14", "", diagnose.GRESilent, raw("47", "198.51.100.14", []byte{0x30, 1, 0x88, 0x0b, 0, 2, 0, 7, 0, 0, 0, 0, 0xc0, 0x21}))
+	})
+	run("esp-silent", func() {
+		v.server("udp4", "198.51.100.15:500", true)
+		v.server("ip4:50", "198.51.100.15", false)
+		v.diagnosed("198.51.100.15", "ipsec", diagnose.ESPSilent, udp(500, "198.51.100.15", ikeInit()), raw("50", "198.51.100.15", espOut))
+	})
+	run("natt-silent", func() {
+		v.server("udp4", "198.51.100.16:500", true)
+		v.server("udp4", "198.51.100.16:4500", false)
+		v.diagnosed("198.51.100.16", "", diagnose.NATTSilent, udp(500, "198.51.100.16", ikeInit()), udp(4500, "198.51.100.16", append(make([]byte, 4), ikeInit()...)))
+	})
+	run("up", func() {
+		v.server("ip4:50", "198.51.100.17", true)
+		d := v.diagnosed("198.51.100.17", "", diagnose.Up, raw("50", "198.51.100.17", espOut))
+		if len(d.Hints) != 0 {
+			t.Errorf("hints about a tunnel that is up: %q", d.Hints)
+		}
+	})
+	run("off", func() {
+		s, base := r.candidate("passthrough pptp off")
+		if _, err := r.commit(base, s, 0); err != nil {
+			t.Fatal(err)
+		}
+		v.diagnosed("198.51.100.14", "", diagnose.Off, dial("198.51.100.14"))
+	})
+	run("remembered", func() {
+		// Without watching: what the kernel still knows of before.
+		var d api.Diagnosis
+		p := map[string]any{"device": "192.168.1.10", "server": "198.51.100.15"}
+		if err := r.call(api.MethodDiagnose, p, &d); err != nil || d.Cause != diagnose.ESPSilent || !d.Settled || d.Watched != 0 {
+			t.Errorf("%+v, %v", d, err)
+		}
+	})
+	for _, p := range []map[string]any{
+		{"device": "nobody", "server": "198.51.100.14"}, {"device": "10.0.0.1", "server": "198.51.100.14"},
+		{"device": "192.168.1.10", "server": "192.168.1.20"}, {"device": "192.168.1.10", "server": "198.51.100.14", "protocol": "ppp"},
+	} {
+		if err := r.call(api.MethodDiagnose, p, nil); err == nil {
+			t.Errorf("%v is taken", p)
+		}
+	}
+}

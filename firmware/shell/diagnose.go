@@ -1,0 +1,111 @@
+package shell
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/culvert-fw/culvert/firmware/api"
+	"github.com/culvert-fw/culvert/firmware/settings"
+)
+
+func diagnoseCommand() *Command {
+	return &Command{Name: "diagnose", Help: "find out why something does not work", Sub: []*Command{
+		{Name: "vpn", Args: "DEVICE SERVER [PROTOCOL]", Help: "why a device's VPN does not come up", JSON: true, run: runDiagnoseVPN, complete: completeDiagnoseVPN,
+			Doc: "DEVICE is a LAN device's address or name, SERVER an address or a name, PROTOCOL `pptp`, `l2tp` or `ipsec`. Looks at the last attempt; when that does not tell, it watches the packets of a new one for up to half a minute. The cause comes with what to do about it, and with the packets that show it."},
+	}}
+}
+
+func runDiagnoseVPN(ctx context.Context, s *Shell, a args) error {
+	if len(a.words) < 2 || len(a.words) > 3 {
+		return a.usageError()
+	}
+	p := api.DiagnoseParams{Device: a.words[0]}
+	server, err := s.resolve(ctx, a.words[1])
+	if err != nil {
+		return err
+	}
+	p.Server = server
+	if server.String() != a.words[1] {
+		p.ServerName = a.words[1]
+	}
+	if len(a.words) == 3 {
+		p.Protocol = strings.ToLower(a.words[2])
+	}
+	var d api.Diagnosis
+	if err := s.o.API.Call(ctx, api.MethodDiagnose, p, &d); err != nil {
+		return err
+	}
+	if !d.Settled {
+		if !a.json {
+			fmt.Fprintf(s.c, "Now start the VPN on %s; watching for up to 30 s. Ctrl-C ends it.\n", orElse(d.Name, addr(d.Device)))
+		}
+		p.Watch = true
+		d = api.Diagnosis{}
+		if err := s.o.API.Call(ctx, api.MethodDiagnose, p, &d); err != nil {
+			return err
+		}
+	}
+	if a.json {
+		return s.printJSON(d)
+	}
+	writeDiagnosis(s.c, d, s.width())
+	return nil
+}
+
+// writeDiagnosis tells the cause, what to do, and what was seen.
+func writeDiagnosis(w io.Writer, d api.Diagnosis, width int) {
+	fmt.Fprint(w, wrap(d.Text, "", width))
+	if d.Fix != "" {
+		fmt.Fprint(w, wrap("Fix: "+d.Fix, "", width))
+	}
+	for _, h := range d.Hints {
+		fmt.Fprint(w, wrap("Note: "+h, "", width))
+	}
+	if len(d.Evidence) == 0 {
+		return
+	}
+	t := newTable("SEEN", "PORTS", ">OUT", ">IN", ">BYTES OUT", ">BYTES IN", ">SINCE", ">LAST")
+	for _, e := range d.Evidence {
+		n := func(v uint64) string {
+			if e.Uncounted {
+				return "-"
+			}
+			return strconv.FormatUint(v, 10)
+		}
+		last := "-"
+		if e.Watched {
+			last = age(e.Last.Truncate(time.Second))
+		}
+		t.add(e.Part, dash(e.Ports), n(e.PacketsOut), n(e.PacketsIn), n(e.BytesOut), n(e.BytesIn), age(e.Age), last)
+	}
+	t.write(w, width)
+}
+
+func orElse(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// completeDiagnoseVPN offers the LAN's devices, and the protocols.
+func completeDiagnoseVPN(ctx context.Context, s *Shell, words []string) []settings.Candidate {
+	var cs []settings.Candidate
+	switch len(words) {
+	case 1:
+		var ls []api.Lease
+		if s.o.API.Call(ctx, api.MethodLeases, nil, &ls) != nil {
+			return nil
+		}
+		for _, l := range ls {
+			cs = append(cs, settings.Candidate{Word: orElse(l.Name, addr(l.Addr)), Help: addr(l.Addr)})
+		}
+	case 3:
+		cs = []settings.Candidate{{Word: "pptp", Help: "PPTP"}, {Word: "l2tp", Help: "L2TP, also in IPsec"}, {Word: "ipsec", Help: "IPsec, with and without NAT traversal"}}
+	}
+	return cs
+}
