@@ -153,6 +153,8 @@ func (c *completion) devices(n *Node) {
 		return
 	}
 	for _, name := range sortedKeys(c.hosts) {
-		c.add(name, c.hosts[name].Address.String())
+		if !slices.ContainsFunc(c.out, func(x Candidate) bool { return x.Word == name }) {
+			c.add(name, c.hosts[name].Address.String())
+		}
 	}
 }
