@@ -68,7 +68,7 @@ func (l *Lab) PPTP(h *peers.Host, server string) (*Tunnel, error) {
 
 // pppUp waits for the address of ppp7, or for pppd's end.
 func (l *Lab) pppUp(h *peers.Host, p *peers.Process) (*Tunnel, error) {
-	out, err := h.Run(50*time.Second, "sh", "-c", `for i in $(seq 400); do
+	out, err := h.Run(50*time.Second, "sh", "-c", `end=$(($(date +%s) + 40)); while [ $(date +%s) -lt $end ]; do
  a=$(ip -4 -o addr show dev ppp7 2>/dev/null | sed -n 's/.*inet \([0-9.]*\) peer \([0-9.]*\).*/\1 \2/p')
  [ -n "$a" ] && { echo "$a"; exit 0; }; sleep 0.1; done; exit 1`)
 	f := strings.Fields(out)
