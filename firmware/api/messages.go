@@ -24,6 +24,7 @@ const (
 	MethodLeases      = "leases"        // -> []Lease
 	MethodPassthrough = "passthrough"   // -> []Session
 	MethodCounters    = "counters"      // -> PassthroughCounters
+	MethodProtection  = "protection"    // -> Protection
 	MethodConnections = "connections"   // ConnectionsParams -> []Connection
 	MethodFirewall    = "firewall"      // -> Firewall
 	MethodLog         = "log"           // LogParams -> []LogLine

@@ -36,3 +36,29 @@ type SetFill struct {
 	Used int    `json:"used"`
 	Max  int    `json:"max"`
 }
+
+// Protection tells who of the LAN sends what outside encrypted tunnels.
+type Protection struct {
+	Address netip.Addr         `json:"address,omitzero"` // of the WAN
+	Behind  string             `json:"behind"`           // "none", "cgnat" (RFC 6598), "nat" (a second one); "" without an address
+	Devices []DeviceProtection `json:"devices"`
+}
+
+// DeviceProtection is a device that has connections now.
+type DeviceProtection struct {
+	Device  netip.Addr `json:"device"`
+	Name    string     `json:"name,omitempty"`
+	State   string     `json:"state"`             // "protected", "unprotected", "unknown"
+	Reasons []string   `json:"reasons"`           // of the state, the weightiest first
+	Tunnels []string   `json:"tunnels,omitempty"` // encrypted ones that are up, "WireGuard to 198.51.100.9"
+	Outside []Outside  `json:"outside,omitempty"`
+}
+
+// Outside is connections of one kind that are not in an encrypted tunnel.
+type Outside struct {
+	// Kind is "pptp", "plain tunnel", "dns", "other", or "https", which SSTP
+	// looks like.
+	Kind    string `json:"kind"`
+	Flows   int    `json:"flows"`
+	Example string `json:"example"` // the one with the most bytes
+}

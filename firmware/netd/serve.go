@@ -25,6 +25,7 @@ func (d *daemon) serveAPI(ctx context.Context, ln net.Listener) error {
 			api.MethodLeases:      api.Handle(d.leasesOf),
 			api.MethodPassthrough: api.Handle(d.sessions),
 			api.MethodCounters:    api.Handle(d.counters),
+			api.MethodProtection:  api.Handle(d.protection),
 			api.MethodConnections: api.Handle(d.connections),
 			api.MethodFirewall:    api.Handle(d.firewall),
 			api.MethodDiagnose:    api.Handle(d.diagnose),

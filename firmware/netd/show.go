@@ -199,6 +199,23 @@ func (d *daemon) counters(context.Context, api.Peer, none) (*api.PassthroughCoun
 	return c, nil
 }
 
+// protection is api.MethodProtection.
+func (d *daemon) protection(context.Context, api.Peer, none) (*api.Protection, error) {
+	wan := d.desired().WAN.Address.Addr()
+	p := passthrough.NewProtection(d.view(), wan)
+	if err := d.conntrack.Dump(func(e *conntrack.Entry) error { p.Add(e); return nil }); err != nil {
+		return nil, err
+	}
+	native, err := d.tunnels.sessions()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range native {
+		p.AddNative(n)
+	}
+	return &api.Protection{Address: wan, Behind: passthrough.Behind(wan), Devices: p.Devices()}, nil
+}
+
 // logOf is api.MethodLog: one service's lines, or all of them by time.
 func (d *daemon) logOf(_ context.Context, _ api.Peer, p api.LogParams) ([]api.LogLine, error) {
 	n := min(max(p.Lines, 0), 2000)

@@ -115,3 +115,42 @@ func TestShowTunnels(t *testing.T) {
 		}
 	}
 }
+
+// TestShowProtection: a device with a tunnel alone is protected until it asks
+// the router for a name.
+func TestShowProtection(t *testing.T) {
+	r := newRouter(t, "192.168.77") // a private network: another NAT
+	r.online()
+	r.pc.Run("ip", "addr", "add", "192.168.1.10/24", "dev", "pc0")
+	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
+	var esp, any net.PacketConn
+	within(t, r.pc, func() error {
+		esp = r.sender(func() (net.PacketConn, error) { return net.ListenPacket("ip4:50", "192.168.1.10") })
+		any = r.sender(func() (net.PacketConn, error) { return net.ListenPacket("udp4", "192.168.1.10:0") })
+		return nil
+	})
+	until := func(state, reason string) {
+		t.Helper()
+		r.until(state, func() error {
+			var p api.Protection
+			if err := r.call(api.MethodProtection, nil, &p); err != nil {
+				return err
+			}
+			if p.Behind != "nat" || p.Address != r.status().WAN.Address.Addr() || len(p.Devices) != 1 || p.Devices[0].State != state ||
+				len(p.Devices[0].Reasons) != 1 || !strings.HasPrefix(p.Devices[0].Reasons[0], reason) {
+				return fmt.Errorf("%+v", p)
+			}
+			return nil
+		})
+	}
+	send := func(c net.PacketConn, to net.Addr) {
+		t.Helper()
+		if _, err := c.WriteTo(make([]byte, 40), to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(esp, &net.IPAddr{IP: net.IPv4(192, 168, 77, 1)})
+	until("protected", "IPsec to 192.168.77.1")
+	send(any, &net.UDPAddr{IP: net.IPv4(192, 168, 1, 1), Port: 53})
+	until("unprotected", "DNS outside a tunnel: 1 connection, e.g. udp to 192.168.1.1:53 (the router")
+}

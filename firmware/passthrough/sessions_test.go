@@ -81,7 +81,28 @@ var view = passthrough.View{
 }
 
 var shown = map[string]func([]conntrack.Entry, []passthrough.Native) string{
-	"sessions": sessions, "counters": counters,
+	"sessions": sessions, "counters": counters, "protection": protection,
+}
+
+func protection(entries []conntrack.Entry, native []passthrough.Native) string {
+	p := passthrough.NewProtection(view, netip.MustParseAddr("203.0.113.2"))
+	for _, e := range entries {
+		p.Add(&e)
+	}
+	for _, n := range native {
+		p.AddNative(n)
+	}
+	var b strings.Builder
+	for _, d := range p.Devices() {
+		fmt.Fprintf(&b, "%s %s %s: %s\n", d.Device, d.Name, d.State, strings.Join(d.Reasons, "; "))
+		if d.State != "protected" && len(d.Tunnels) > 0 {
+			fmt.Fprintf(&b, "  beside %s\n", strings.Join(d.Tunnels, ", "))
+		}
+		for _, o := range d.Outside {
+			fmt.Fprintf(&b, "  %s %d %s\n", o.Kind, o.Flows, o.Example)
+		}
+	}
+	return b.String()
 }
 
 func counters(_ []conntrack.Entry, native []passthrough.Native) string {
@@ -227,4 +248,16 @@ func parseNative(t *testing.T, line string) passthrough.Native {
 		}
 	}
 	return n
+}
+
+func TestBehind(t *testing.T) {
+	for wan, want := range map[string]string{
+		"203.0.113.2": "none", "100.63.255.255": "none", "100.64.0.0": "cgnat", "100.127.255.255": "cgnat", "100.128.0.0": "none",
+		"10.0.0.5": "nat", "172.15.255.255": "none", "172.31.0.1": "nat", "172.32.0.1": "none", "192.168.178.20": "nat", "": "",
+	} {
+		a, _ := netip.ParseAddr(wan)
+		if got := passthrough.Behind(a); got != want {
+			t.Errorf("%s: behind %q, want %q", wan, got, want)
+		}
+	}
 }

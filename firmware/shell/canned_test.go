@@ -54,6 +54,14 @@ func canned(n *apitest.Netd) {
 			Sets:          []api.SetFill{{Name: "assocs", Used: 4, Max: 4096}, {Name: "inbound", Used: 5, Max: 4096}},
 			SecondDevices: 2, Refused: 7, MostDevices: 64,
 		},
+		api.MethodProtection: api.Protection{
+			Address: ip("100.70.1.2"), Behind: "cgnat",
+			Devices: []api.DeviceProtection{
+				{Device: ip("192.168.1.100"), Name: "laptop", State: "unprotected", Reasons: []string{"PPTP encryption is broken (PPTP to 203.0.113.5)", "DNS outside a tunnel: 3 connections, e.g. udp to 8.8.8.8:53"},
+					Tunnels: []string{"WireGuard to 198.51.100.4"}, Outside: []api.Outside{{Kind: "pptp", Flows: 2, Example: "PPTP to 203.0.113.5"}, {Kind: "dns", Flows: 3, Example: "udp to 8.8.8.8:53"}}},
+				{Device: ip("192.168.1.101"), State: "protected", Reasons: []string{"IPsec to 198.51.100.9"}, Tunnels: []string{"IPsec to 198.51.100.9"}},
+			},
+		},
 		api.MethodConnections: []api.Connection{
 			{Protocol: "tcp", Src: ap("192.168.1.100:50412"), Dst: ap("203.0.113.5:1723"), ReplySrc: ap("203.0.113.5:1723"), State: "ESTABLISHED", Bytes: 2400, Timeout: 4 * 24 * time.Hour},
 			{Protocol: "udp", Src: ap("192.168.1.101:4500"), Dst: ap("198.51.100.9:4500"), ReplySrc: ap("198.51.100.9:4500"), State: "", Offloaded: true, Bytes: 2_100_000_000, Timeout: 3 * time.Minute},

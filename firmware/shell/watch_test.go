@@ -154,3 +154,27 @@ func TestWidths(t *testing.T) {
 		}
 	}
 }
+
+// TestBehind: what is before the router is said, with what to do.
+func TestBehind(t *testing.T) {
+	for _, c := range []struct {
+		p    api.Protection
+		want string
+	}{
+		{api.Protection{}, "no address; see why: show status"},
+		{api.Protection{Address: ip("203.0.113.2"), Behind: "none"}, "Internet: 203.0.113.2, not behind another NAT"},
+		{api.Protection{Address: ip("100.64.0.2"), Behind: "cgnat"}, "behind the provider's NAT (CGNAT, RFC 6598)"},
+		{api.Protection{Address: ip("10.0.0.2"), Behind: "nat"}, "another router before this one does NAT as well"},
+	} {
+		n := apitest.New(t)
+		n.Answers = map[string]any{api.MethodProtection: c.p}
+		n.Start(t)
+		var out sink
+		o := options(n)
+		o.Stdout = &out
+		if shell.New(o).Exec(context.Background(), "show protection") != 0 || !strings.Contains(out.String(), c.want) ||
+			!strings.Contains(out.String(), "No device on the LAN has a connection") {
+			t.Errorf("no %q in %q", c.want, out.String())
+		}
+	}
+}
