@@ -48,7 +48,8 @@ func checkFormat(format, s string) error {
 		if strings.Contains(s, "/") {
 			return checkPrefix(s)
 		}
-		ok, text = isDevice(s), "neither an IPv4 address or prefix nor a name"
+		// A host may have the name any, but here it has another meaning.
+		ok, text = isDevice(s) && s != "any", "neither an IPv4 address or prefix nor a name"
 	case "servers":
 		if strings.Contains(s, "/") {
 			return checkPrefix(s)
