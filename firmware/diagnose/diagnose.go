@@ -88,6 +88,9 @@ type Flow struct {
 	Unreachable   string // who said in ICMP that the packets can't go on, and why
 }
 
+// Denied is a protocol that is on, but not for this device or this server.
+type Denied struct{ Protocol, List string } // the setting: "devices" or "servers"
+
 // Seen is everything that a diagnosis is made of.
 type Seen struct {
 	Device     netip.Addr
@@ -99,6 +102,7 @@ type Seen struct {
 	WAN        netip.Addr // invalid: none
 	WANProblem string     // why there is none, or what is wrong with it
 	Off        []string   // switches that are off
+	Denied     []Denied
 	ClockSet   bool
 	Others     []string // other devices that talk IPsec to the server, as people know them
 	Elsewhere  []string // VPNs of the device to other servers: "pptp to 198.51.100.7"
@@ -150,7 +154,7 @@ func Judge(s Seen) api.Diagnosis {
 			Uncounted: f.Uncounted, Age: f.Age, Last: f.Last, Watched: f.Watched,
 		})
 	}
-	if v.cause != Up && v.cause != NoWAN && v.cause != Off {
+	if v.cause != Up && v.cause != NoWAN && v.cause != Off && v.cause != NotAllowed {
 		d.Hints = c.hints(v.cause)
 	}
 	return d

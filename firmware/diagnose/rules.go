@@ -12,6 +12,7 @@ const (
 	Up             = "up"
 	NoWAN          = "no-wan"
 	Off            = "off"
+	NotAllowed     = "not-allowed" // for this device or server
 	AHTried        = "ah"
 	NothingSent    = "nothing-sent"
 	Silent         = "silent"         // the server does not answer at all
@@ -37,7 +38,7 @@ const (
 )
 
 // Causes are all of them.
-var Causes = []string{Up, NoWAN, Off, AHTried, NothingSent, Silent, Refused, Unreachable, Undelivered, GRESilent, NoGRE, LoginRefused,
+var Causes = []string{Up, NoWAN, Off, NotAllowed, AHTried, NothingSent, Silent, Refused, Unreachable, Undelivered, GRESilent, NoGRE, LoginRefused,
 	Negotiating, NATTSilent, ESPSilent, UDPESPSilent, NoTunnel, Clock, SharedL2TP, AmbiguousESP, Idle, NotTold}
 
 type judge struct {
@@ -90,21 +91,23 @@ func (c *judge) verdict() verdict {
 			why = "The WAN has no address yet."
 		}
 		return verdict{NoWAN, "The router has no Internet connection, so no VPN can leave. " + why, "", true}
-	case c.Protocol != "" && c.Protocol != "l2tp" && slices.Contains(c.Off, c.Protocol):
-		return c.off(c.Protocol)
+	case c.Protocol != "" && c.Protocol != "l2tp":
+		if v, ok := c.refused(c.Protocol); ok {
+			return v
+		}
 	}
 	if ah := c.flow(AH); ah.Out.Packets > 0 && c.wanted("ipsec") && c.flow(ESP).Out.Packets == 0 && c.flow(NATT).In.Packets == 0 {
 		return verdict{AHTried, fmt.Sprintf("%s tries IPsec with AH (%d packets), which signs the addresses that NAT rewrites and so cannot cross any NAT, by design (RFC 3715, 2.1).", c.device(), ah.Out.Packets),
 			"Configure ESP instead of AH in the VPN of the device and of the server.", true}
 	}
 	if c.protocol == "" {
-		if c.Protocol == "l2tp" && c.Watched > 0 && slices.Contains(c.Off, "l2tp") {
-			return c.off("l2tp")
+		if v, ok := c.refused("l2tp"); ok && c.Protocol == "l2tp" && c.Watched > 0 {
+			return v
 		}
 		return c.nothing()
 	}
-	if slices.Contains(c.Off, c.protocol) {
-		return c.off(c.protocol)
+	if v, ok := c.refused(c.protocol); ok {
+		return v
 	}
 	switch c.protocol {
 	case "pptp":
@@ -115,16 +118,31 @@ func (c *judge) verdict() verdict {
 	return c.ipsec()
 }
 
-func (c *judge) off(protocol string) verdict {
+// refused is what this router refuses itself.
+func (c *judge) refused(protocol string) (verdict, bool) {
 	name := map[string]string{"pptp": "PPTP", "l2tp": "L2TP", "ipsec": "IPsec"}[protocol]
-	text := name + " is switched off on this router"
+	tried := ""
 	for _, f := range c.Flows {
 		if f.Part.Protocol() == protocol && f.Out.Packets > 0 {
-			text += "; " + c.tries(f) + " and was refused"
+			tried = "; " + c.tries(f) + " and was refused"
 			break
 		}
 	}
-	return verdict{Off, text + ".", "set passthrough " + protocol + " on; commit", true}
+	if slices.Contains(c.Off, protocol) {
+		return verdict{Off, name + " is switched off on this router" + tried + ".", "set passthrough " + protocol + " on; commit", true}, true
+	}
+	for _, d := range c.Denied {
+		if d.Protocol != protocol {
+			continue
+		}
+		who, setting := c.device(), "passthrough "+protocol+" "+d.List
+		if d.List == "servers" {
+			who = c.server()
+		}
+		return verdict{NotAllowed, fmt.Sprintf("%s is on, but %s is not among its %s (%s)%s.", name, who, d.List, setting, tried),
+			fmt.Sprintf("Add it to %s, or allow any: set %s any; commit", setting, setting), true}, true
+	}
+	return verdict{}, false
 }
 
 func (c *judge) nothing() verdict {

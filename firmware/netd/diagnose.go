@@ -74,7 +74,7 @@ func (d *daemon) diagnosed(p api.DiagnoseParams) (diagnose.Seen, error) {
 		s.WAN = netip.Addr{}
 		s.WANProblem = strings.Join(d.problems(), " ")
 	}
-	s.Off = switchedOff(want.Settings.Passthrough)
+	refusals(&s, want.Settings)
 	return s, nil
 }
 
@@ -82,14 +82,24 @@ func invalid(format string, v ...any) error {
 	return &api.Error{Code: "invalid", Text: fmt.Sprintf(format, v...)}
 }
 
-func switchedOff(p settings.Passthrough) []string {
-	var off []string
-	for i, on := range []bool{p.PPTP.Enabled, p.L2TP.Enabled, p.IPsec.Enabled} {
-		if !on {
-			off = append(off, diagnose.Protocols[i])
+// refusals are what the settings in effect refuse.
+func refusals(s *diagnose.Seen, have *settings.Settings) {
+	s.Off, s.Denied = nil, nil
+	for _, p := range have.Passthrough.Protocols() {
+		if !p.Enabled {
+			s.Off = append(s.Off, p.Name)
+			continue
+		}
+		for _, e := range []struct {
+			list  string
+			words []string
+			addr  netip.Addr
+		}{{"devices", p.Devices, s.Device}, {"servers", p.Servers, s.Server}} {
+			if len(e.words) > 0 && !slices.ContainsFunc(have.Prefixes(e.words), func(x netip.Prefix) bool { return x.Contains(e.addr) }) {
+				s.Denied = append(s.Denied, diagnose.Denied{Protocol: p.Name, List: e.list})
+			}
 		}
 	}
-	return off
 }
 
 // remembered is what the kernel's tables tell of the last attempt; it also
@@ -252,7 +262,7 @@ func (d *daemon) watchVPN(ctx context.Context, s diagnose.Seen, known []diagnose
 			over = true
 		case <-tick.C:
 		}
-		s.Off = switchedOff(d.desired().Settings.Passthrough)
+		refusals(&s, d.desired().Settings)
 		s.Watched = time.Since(began)
 		mu.Lock()
 		s.Flows = diagnose.Merge(known, w.Flows(s.Watched))

@@ -43,7 +43,7 @@ func (v *vpnAttempt) server(network, addr string, answers bool) {
 		c, err = net.ListenPacket(network, addr)
 		return err
 	})
-	v.t.Cleanup(func() { c.Close() })
+	v.whole.Cleanup(func() { c.Close() })
 	go func() {
 		b := make([]byte, 2000)
 		for {
@@ -127,6 +127,7 @@ func TestDiagnose(t *testing.T) {
 		}
 	}
 	espOut := append([]byte{0, 0, 0xab, 0xcd}, make([]byte, 60)...)
+	greOut := []byte{0x30, 1, 0x88, 0x0b, 0, 2, 0, 7, 0, 0, 0, 0, 0xc0, 0x21}
 	// Nobody is at 198.51.100.200: the provider drops it.
 	run := func(name string, f func()) {
 		t.Run(name, func(t *testing.T) { v.t = t; f() })
@@ -149,9 +150,9 @@ func TestDiagnose(t *testing.T) {
 		v.server("ip4:47", "198.51.100.14", false)
 		var ln net.Listener
 		within(v.t, r.isp, func() (err error) { ln, err = net.Listen("tcp4", "198.51.100.14:1723"); return err })
-		defer ln.Close()
+		v.whole.Cleanup(func() { ln.Close() })
 		dial("198.51.100.14")()
-		v.diagnosed("198.51.100.14", "", diagnose.GRESilent, raw("47", "198.51.100.14", []byte{0x30, 1, 0x88, 0x0b, 0, 2, 0, 7, 0, 0, 0, 0, 0xc0, 0x21}))
+		v.diagnosed("198.51.100.14", "", diagnose.GRESilent, raw("47", "198.51.100.14", greOut))
 	})
 	run("esp-silent", func() {
 		v.server("udp4", "198.51.100.15:500", true)
@@ -169,6 +170,18 @@ func TestDiagnose(t *testing.T) {
 		if len(d.Hints) != 0 {
 			t.Errorf("hints about a tunnel that is up: %q", d.Hints)
 		}
+	})
+	run("not-allowed", func() {
+		s, base := r.candidate("passthrough l2tp devices 192.168.1.99", "passthrough pptp servers 198.51.100.0/28")
+		if _, err := r.commit(base, s, 0); err != nil {
+			t.Fatal(err)
+		}
+		d := v.diagnosed("198.51.100.12", "", diagnose.NotAllowed, udp(1701, "198.51.100.12", make([]byte, 20)))
+		if d.Protocol != "l2tp" {
+			t.Errorf("%+v", d)
+		}
+		v.diagnosed("198.51.100.17", "pptp", diagnose.NotAllowed)
+		v.diagnosed("198.51.100.14", "pptp", diagnose.GRESilent, dial("198.51.100.14"), raw("47", "198.51.100.14", greOut))
 	})
 	run("off", func() {
 		s, base := r.candidate("passthrough pptp off")
