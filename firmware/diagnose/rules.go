@@ -309,9 +309,9 @@ func (c *judge) natTraversal(ike, natt Flow) verdict {
 		return c.idle(natt)
 	case natt.In.Packets > 0:
 		return c.noTunnel(natt)
-	case ike.In.Packets > 0:
+	case ike.In.Packets > 0 || ike.Uncounted: // a device goes on to 4500 when it was answered on 500, RFC 7296 2.23
 		return verdict{NATTSilent, fmt.Sprintf("%s answers IKE on UDP 500, but not on UDP 4500: %s. UDP 4500 is filtered by the provider, or by the server's firewall.", c.server(), c.tries(natt)),
-			"Let the server's firewall pass UDP 4500, and forward it where the server is behind NAT.", natt.unanswered()}
+			"Let the server's firewall pass UDP 4500, and forward it where the server is behind NAT.", natt.unanswered() && !ike.Uncounted}
 	}
 	return c.silent(natt, "IPsec server")
 }
