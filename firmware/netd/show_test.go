@@ -154,3 +154,36 @@ func TestShowProtection(t *testing.T) {
 	send(any, &net.UDPAddr{IP: net.IPv4(192, 168, 1, 1), Port: 53})
 	until("unprotected", "DNS outside a tunnel: 1 connection, e.g. udp to 192.168.1.1:53 (the router")
 }
+
+// TestShowShared: a second device of a server is counted as it is let in, and
+// what the server sends belongs to nobody from then on.
+func TestShowShared(t *testing.T) {
+	r := newRouter(t, "203.0.113")
+	r.online()
+	var ike []net.PacketConn
+	for _, a := range []string{"192.168.1.10", "192.168.1.11"} {
+		r.pc.Run("ip", "addr", "add", a+"/24", "dev", "pc0")
+		within(t, r.pc, func() error {
+			ike = append(ike, r.sender(func() (net.PacketConn, error) { return net.ListenPacket("udp4", a+":500") }))
+			return nil
+		})
+	}
+	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
+	r.until("two devices", func() error {
+		for i, c := range ike {
+			header := make([]byte, 28)
+			binary.BigEndian.PutUint64(header, 0x1122334455667700+uint64(i))
+			if _, err := c.WriteTo(header, &net.UDPAddr{IP: net.IPv4(203, 0, 113, 1), Port: 500}); err != nil {
+				return err
+			}
+		}
+		var c api.PassthroughCounters
+		if err := r.call(api.MethodCounters, nil, &c); err != nil {
+			return err
+		}
+		if c.SecondDevices != 1 || c.Refused != 0 || len(c.Servers) != 1 || c.Servers[0].Devices != 2 || !c.Servers[0].Copied {
+			return fmt.Errorf("%+v", c)
+		}
+		return nil
+	})
+}
