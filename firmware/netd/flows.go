@@ -52,7 +52,10 @@ func (d *daemon) endConnections(ended []passthrough.Selector) error {
 	}
 	n, err := d.conntrack.Delete(func(e *conntrack.Entry) bool {
 		return slices.ContainsFunc(ended, func(s passthrough.Selector) bool {
-			return s.Match(e.Protocol, e.Orig.SrcPort, e.Orig.DstPort, e.Reply.SrcPort, e.DNATed())
+			return s.Picks(passthrough.Flow{
+				Protocol: e.Protocol, Sport: e.Orig.SrcPort, Dport: e.Orig.DstPort, ReplySport: e.Reply.SrcPort,
+				DNATed: e.DNATed(), Src: e.Orig.Src, ReplySrc: e.Reply.Src,
+			})
 		})
 	})
 	d.log.Info("connections ended", "count", n, "by", ended[0].Why)

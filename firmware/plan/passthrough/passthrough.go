@@ -181,7 +181,7 @@ func (s Selector) Text() string {
 
 // Picks tells whether an entry is picked.
 func (s Selector) Picks(f Flow) bool {
-	if !s.Match(f.Protocol, f.Sport, f.Dport, f.ReplySport, f.DNATed) {
+	if !s.fits(f) {
 		return false
 	}
 	device, server := f.Src, f.ReplySrc
@@ -191,21 +191,19 @@ func (s Selector) Picks(f Flow) bool {
 	return s.allowed == nil || !s.allowed.devices.has(device) || !s.allowed.servers.has(server)
 }
 
-// Match is Picks for who does not know the addresses: it picks allowed tunnels
-// of a protocol too when others of it end. sport and dport are the original
-// direction's, replySport is what the answers come from (a DNATed
-// device's own port, which is also what the rules look at), dnated is
-// conntrack's status.
-func (s Selector) Match(protocol uint8, sport, dport, replySport uint16, dnated bool) bool {
+// fits looks at protocol and ports alone: by the original direction's, or by
+// what the answers come from, which is a DNATed device's own port and what the
+// rules look at.
+func (s Selector) fits(f Flow) bool {
 	switch {
-	case protocol != s.Protocol:
+	case f.Protocol != s.Protocol:
 		return false
 	case s.DNATed:
-		return dnated && (s.Port == 0 || int(dport) == s.Port)
+		return f.DNATed && (s.Port == 0 || int(f.Dport) == s.Port)
 	case s.Port == 0:
 		return true
 	}
-	return int(replySport) == s.Port || int(sport) == s.Port
+	return int(f.ReplySport) == s.Port || int(f.Sport) == s.Port
 }
 
 // Ended tells which conntrack entries have to be deleted after new took the

@@ -44,15 +44,15 @@ func TestMatch(t *testing.T) {
 		got  bool
 		want bool
 	}{
-		{"a client's connection", pptp.Match(6, 40000, 1723, 1723, false), true},
-		{"to a LAN server by another port", pptp.Match(6, 40000, 4723, 1723, true), true},
-		{"picked up from the server's side", pptp.Match(6, 1723, 40000, 40000, false), true},
-		{"to a LAN server that is none", pptp.Match(6, 40000, 1723, 80, true), false},
-		{"another protocol", pptp.Match(17, 40000, 1723, 1723, false), false},
-		{"another port", pptp.Match(6, 40000, 443, 443, false), false},
-		{"any GRE", gre.Match(47, 0, 0, 0, false), true},
-		{"a forward", forward.Match(6, 40000, 4723, 1723, true), true},
-		{"the same port, no forward", forward.Match(6, 40000, 4723, 4723, false), false},
+		{"a client's connection", pptp.Picks(flow(6, 40000, 1723, 1723, false)), true},
+		{"to a LAN server by another port", pptp.Picks(flow(6, 40000, 4723, 1723, true)), true},
+		{"picked up from the server's side", pptp.Picks(flow(6, 1723, 40000, 40000, false)), true},
+		{"to a LAN server that is none", pptp.Picks(flow(6, 40000, 1723, 80, true)), false},
+		{"another protocol", pptp.Picks(flow(17, 40000, 1723, 1723, false)), false},
+		{"another port", pptp.Picks(flow(6, 40000, 443, 443, false)), false},
+		{"any GRE", gre.Picks(flow(47, 0, 0, 0, false)), true},
+		{"a forward", forward.Picks(flow(6, 40000, 4723, 1723, true)), true},
+		{"the same port, no forward", forward.Picks(flow(6, 40000, 4723, 4723, false)), false},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s: %v", c.name, c.got)
@@ -118,4 +118,8 @@ func TestNarrowed(t *testing.T) {
 			t.Errorf("%s: DNS is ended too", c.name)
 		}
 	}
+}
+
+func flow(protocol uint8, sport, dport, replySport uint16, dnated bool) Flow {
+	return Flow{Protocol: protocol, Sport: sport, Dport: dport, ReplySport: replySport, DNATed: dnated}
 }
