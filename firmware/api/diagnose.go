@@ -46,6 +46,6 @@ type Evidence struct {
 	BytesIn    uint64        `json:"bytes_in"`
 	Uncounted  bool          `json:"uncounted,omitempty"` // it was sent, but nothing counts it
 	Age        time.Duration `json:"age"`                 // since the first
-	Last       time.Duration `json:"last,omitempty"`      // since the last, when watched
+	Last       time.Duration `json:"last,omitempty"`      // since the last; 0 also when nothing tells
 	Watched    bool          `json:"watched,omitempty"`   // seen while watching; else of the table of connections
 }

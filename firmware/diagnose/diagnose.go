@@ -75,11 +75,11 @@ type Flow struct {
 	Out, In   Count         // from and to the device, as it sends and gets them
 	Uncounted bool          // the device sent some; nothing counts these, nor their answers
 	Age       time.Duration // since the first packet
+	Last      time.Duration // since the last one; 0 also when nothing tells
 	// What follows is known of watched packets only.
 	Watched       bool
-	Last          time.Duration // since the last packet
-	Arrived       uint64        // packets of the server at the WAN, whoever they are for
-	DataOut       uint64        // payload of the tunnel: PPP after its negotiation, ESP in UDP
+	Arrived       uint64 // packets of the server at the WAN, whoever they are for
+	DataOut       uint64 // payload of the tunnel: PPP after its negotiation, ESP in UDP
 	DataIn        uint64
 	Reset         bool   // TCP: the server closed what it had not opened
 	LoginRefused  bool   // PPP: CHAP or PAP failure
@@ -155,7 +155,7 @@ func Judge(s Seen) api.Diagnosis {
 		})
 	}
 	if v.cause != Up && v.cause != NoWAN && v.cause != Off && v.cause != NotAllowed {
-		d.Hints = c.hints(v.cause)
+		d.Hints = c.hints(v)
 	}
 	return d
 }
@@ -185,18 +185,25 @@ func (s *Seen) wanted(protocol string) bool {
 }
 
 // hints are what may contribute.
-func (c *judge) hints(cause string) []string {
+func (c *judge) hints(v verdict) []string {
 	var hs []string
+	if v.settled && c.Watched == 0 {
+		server := c.ServerName
+		if server == "" {
+			server = c.Server.String()
+		}
+		hs = append(hs, fmt.Sprintf("This is of the last attempt. To watch a new one: diagnose vpn %s %s live", c.device(), server))
+	}
 	switch {
 	case cgnat.Contains(c.WAN):
 		hs = append(hs, fmt.Sprintf("The WAN address %s is shared by the provider's customers (carrier-grade NAT, RFC 6598), whose NAT may not pass GRE or ESP: prefer a VPN with UDP, or ask the provider for a public address.", c.WAN))
 	case c.WAN.IsPrivate():
 		hs = append(hs, fmt.Sprintf("The WAN address %s is a private one, so another router with NAT is in front of this one: it has to pass the VPN too, or work as a bridge.", c.WAN))
 	}
-	if !c.ClockSet && cause != Clock {
+	if !c.ClockSet && v.cause != Clock {
 		hs = append(hs, "The router's clock is not set by NTP; if the device's clock is wrong too, certificates fail.")
 	}
-	if len(c.Elsewhere) > 0 && cause == NothingSent {
+	if len(c.Elsewhere) > 0 && v.cause == NothingSent {
 		hs = append(hs, c.device()+" talks to other servers: "+strings.Join(c.Elsewhere, ", ")+". Perhaps the server's name has several addresses.")
 	}
 	return hs

@@ -129,6 +129,10 @@ func (d *daemon) remembered(s *diagnose.Seen) ([]diagnose.Flow, error) {
 		return nil, err
 	}
 	native, err := d.untracked(s, now)
+	native = slices.DeleteFunc(native, func(f diagnose.Flow) bool {
+		// The device went over to NAT traversal since.
+		return f.Part == diagnose.ESP && slices.ContainsFunc(flows, func(g diagnose.Flow) bool { return g.Part == diagnose.NATT && g.Age < f.Last })
+	})
 	slices.Sort(s.Others)
 	slices.Sort(s.Elsewhere)
 	return newest(append(flows, native...)), err
@@ -195,7 +199,8 @@ func (d *daemon) untracked(s *diagnose.Seen, now time.Time) ([]diagnose.Flow, er
 			return nil, err
 		}
 		for _, e := range list {
-			recent := set.Timeout-e.Expires < attempt
+			last := set.Timeout - e.Expires // every packet of a device refreshes it
+			recent := last < attempt
 			switch {
 			case address(e.Key) != s.Server:
 			case name == plan.Inbound:
@@ -204,6 +209,9 @@ func (d *daemon) untracked(s *diagnose.Seen, now time.Time) ([]diagnose.Flow, er
 			case name == plan.Cookies:
 				ike.Uncounted, ike.Ports = true, "500>500"
 			default:
+				if esp.Out.Packets == 0 || last < esp.Last {
+					esp.Last = last
+				}
 				esp.Out = diagnose.Count{Packets: esp.Out.Packets + e.Packets, Bytes: esp.Out.Bytes + e.Bytes}
 			}
 		}
@@ -265,9 +273,12 @@ func (d *daemon) watchVPN(ctx context.Context, s diagnose.Seen, known []diagnose
 		refusals(&s, d.desired().Settings)
 		s.Watched = time.Since(began)
 		mu.Lock()
-		s.Flows = diagnose.Merge(known, w.Flows(s.Watched))
+		live := w.Flows(s.Watched)
 		mu.Unlock()
-		if found = diagnose.Judge(s); found.Settled {
+		s.Flows = diagnose.Merge(known, live)
+		found = diagnose.Judge(s)
+		// What was known before is no answer to who asked for a new attempt.
+		if found.Settled && (len(live) > 0 || found.Cause == diagnose.Off || found.Cause == diagnose.NotAllowed) {
 			break
 		}
 	}

@@ -197,6 +197,12 @@ func TestDiagnose(t *testing.T) {
 		if err := r.call(api.MethodDiagnose, p, &d); err != nil || d.Cause != diagnose.ESPSilent || !d.Settled || d.Watched != 0 {
 			t.Errorf("%+v, %v", d, err)
 		}
+		// Who asks for a new attempt is not told of that one.
+		v.server("udp4", "198.51.100.15:4500", true)
+		v.diagnosed("198.51.100.15", "ipsec", diagnose.Up, udp(4500, "198.51.100.15", espOut))
+		if err := r.call(api.MethodDiagnose, p, &d); err != nil || d.Cause != diagnose.Idle || d.Settled {
+			t.Errorf("the ESP of before is the last attempt still: %+v, %v", d, err)
+		}
 	})
 	for _, p := range []map[string]any{
 		{"device": "nobody", "server": "198.51.100.14"}, {"device": "10.0.0.1", "server": "198.51.100.14"},

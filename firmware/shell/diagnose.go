@@ -9,37 +9,42 @@ import (
 	"time"
 
 	"github.com/culvert-fw/culvert/firmware/api"
+	"github.com/culvert-fw/culvert/firmware/diagnose"
 	"github.com/culvert-fw/culvert/firmware/settings"
 )
 
 func diagnoseCommand() *Command {
 	return &Command{Name: "diagnose", Help: "find out why something does not work", Sub: []*Command{
-		{Name: "vpn", Args: "DEVICE SERVER [PROTOCOL]", Help: "why a device's VPN does not come up", JSON: true, run: runDiagnoseVPN, complete: completeDiagnoseVPN,
-			Doc: "DEVICE is a LAN device's address or name, SERVER an address or a name, PROTOCOL `pptp`, `l2tp` or `ipsec`. Looks at the last attempt; when that does not tell, it watches the packets of a new one for up to half a minute. The cause comes with what to do about it, and with the packets that show it."},
+		{Name: "vpn", Args: "DEVICE SERVER [PROTOCOL] [live]", Help: "why a device's VPN does not come up", JSON: true, run: runDiagnoseVPN, complete: completeDiagnoseVPN,
+			Doc: "DEVICE is a LAN device's address or name, SERVER an address or a name, PROTOCOL `pptp`, `l2tp` or `ipsec`. Looks at the last attempt; when that does not tell, or with `live`, it watches the packets of a new one for up to half a minute. The cause comes with what to do about it, and with the packets that show it."},
 	}}
 }
 
 func runDiagnoseVPN(ctx context.Context, s *Shell, a args) error {
-	if len(a.words) < 2 || len(a.words) > 3 {
+	words, live := a.words, false
+	if n := len(words); n > 2 && words[n-1] == "live" {
+		words, live = words[:n-1], true
+	}
+	if len(words) < 2 || len(words) > 3 {
 		return a.usageError()
 	}
-	p := api.DiagnoseParams{Device: a.words[0]}
-	server, err := s.resolve(ctx, a.words[1])
+	p := api.DiagnoseParams{Device: words[0]}
+	server, err := s.resolve(ctx, words[1])
 	if err != nil {
 		return err
 	}
 	p.Server = server
-	if server.String() != a.words[1] {
-		p.ServerName = a.words[1]
+	if server.String() != words[1] {
+		p.ServerName = words[1]
 	}
-	if len(a.words) == 3 {
-		p.Protocol = strings.ToLower(a.words[2])
+	if len(words) == 3 {
+		p.Protocol = strings.ToLower(words[2])
 	}
 	var d api.Diagnosis
 	if err := s.o.API.Call(ctx, api.MethodDiagnose, p, &d); err != nil {
 		return err
 	}
-	if !d.Settled {
+	if !d.Settled || live && d.Cause != diagnose.NoWAN {
 		if !a.json {
 			fmt.Fprintf(s.c, "Now start the VPN on %s; watching for up to 30 s. Ctrl-C ends it.\n", orElse(d.Name, addr(d.Device)))
 		}
@@ -77,7 +82,7 @@ func writeDiagnosis(w io.Writer, d api.Diagnosis, width int) {
 			return strconv.FormatUint(v, 10)
 		}
 		last := "-"
-		if e.Watched {
+		if e.Watched || e.Last > 0 {
 			last = age(e.Last.Truncate(time.Second))
 		}
 		t.add(e.Part, dash(e.Ports), n(e.PacketsOut), n(e.PacketsIn), n(e.BytesOut), n(e.BytesIn), age(e.Age), last)
@@ -95,6 +100,7 @@ func orElse(a, b string) string {
 // completeDiagnoseVPN offers the LAN's devices, and the protocols.
 func completeDiagnoseVPN(ctx context.Context, s *Shell, words []string) []settings.Candidate {
 	var cs []settings.Candidate
+	watch := settings.Candidate{Word: "live", Help: "watch a new attempt"}
 	switch len(words) {
 	case 1:
 		var ls []api.Lease
@@ -105,7 +111,9 @@ func completeDiagnoseVPN(ctx context.Context, s *Shell, words []string) []settin
 			cs = append(cs, settings.Candidate{Word: orElse(l.Name, addr(l.Addr)), Help: addr(l.Addr)})
 		}
 	case 3:
-		cs = []settings.Candidate{{Word: "pptp", Help: "PPTP"}, {Word: "l2tp", Help: "L2TP, also in IPsec"}, {Word: "ipsec", Help: "IPsec, with and without NAT traversal"}}
+		cs = []settings.Candidate{{Word: "pptp", Help: "PPTP"}, {Word: "l2tp", Help: "L2TP, also in IPsec"}, {Word: "ipsec", Help: "IPsec, with and without NAT traversal"}, watch}
+	case 4:
+		cs = []settings.Candidate{watch}
 	}
 	return cs
 }
