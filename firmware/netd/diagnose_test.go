@@ -3,6 +3,7 @@ package netd
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"net"
 	"testing"
 	"time"
@@ -88,6 +89,43 @@ func (v *vpnAttempt) diagnosed(server, protocol, want string, send ...func()) ap
 	return d
 }
 
+// raw sends an IP protocol's packets from the device.
+func (v *vpnAttempt) raw(protocol, server string, b []byte) func() {
+	c := v.open("ip4:"+protocol, "192.168.1.10")
+	return func() { c.WriteTo(b, &net.IPAddr{IP: net.ParseIP(server)}) }
+}
+
+// udp sends between the same ports.
+func (v *vpnAttempt) udp(port int, server string, b []byte) func() {
+	c := v.open("udp4", (&net.UDPAddr{IP: net.IPv4(192, 168, 1, 10), Port: port}).String())
+	return func() { c.WriteTo(b, &net.UDPAddr{IP: net.ParseIP(server), Port: port}) }
+}
+
+// dial tries PPTP's control connection; it stays open until the step ends.
+func (v *vpnAttempt) dial(server string) func() {
+	return func() {
+		v.t.Helper()
+		var c net.Conn
+		within(v.t, v.r.pc, func() error {
+			c, _ = net.DialTimeout("tcp4", server+":1723", 3*time.Second) // refused, mostly
+			return nil
+		})
+		if c != nil {
+			v.t.Cleanup(func() { c.Close() })
+		}
+	}
+}
+
+// step is a subtest.
+func (v *vpnAttempt) step(name string, f func(*testing.T)) {
+	v.whole.Run(name, func(t *testing.T) { v.t = t; f(t) })
+}
+
+var (
+	espOut = append([]byte{0, 0, 0xab, 0xcd}, make([]byte, 60)...)
+	greOut = []byte{0x30, 1, 0x88, 0x0b, 0, 2, 0, 7, 0, 0, 0, 0, 0xc0, 0x21} // a request of LCP
+)
+
 // ikeInit is the header of an IKE_SA_INIT.
 func ikeInit() []byte {
 	b := binary.BigEndian.AppendUint64(nil, 0x1122334455667788)
@@ -105,92 +143,72 @@ func TestDiagnose(t *testing.T) {
 	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
 	r.isp.Run("ip", "addr", "add", "198.51.100.0/25", "dev", "lo") // the kernel takes all of it as its own
 	v := &vpnAttempt{t: t, whole: t, r: r, out: map[string]net.PacketConn{}}
-	raw := func(protocol, server string, b []byte) func() {
-		c := v.open("ip4:"+protocol, "192.168.1.10")
-		return func() { c.WriteTo(b, &net.IPAddr{IP: net.ParseIP(server)}) }
-	}
-	udp := func(port int, server string, b []byte) func() {
-		c := v.open("udp4", (&net.UDPAddr{IP: net.IPv4(192, 168, 1, 10), Port: port}).String())
-		return func() { c.WriteTo(b, &net.UDPAddr{IP: net.ParseIP(server), Port: port}) }
-	}
-	dial := func(server string) func() {
-		return func() {
-			v.t.Helper()
-			var c net.Conn
-			within(v.t, r.pc, func() error {
-				c, _ = net.DialTimeout("tcp4", server+":1723", 3*time.Second) // refused, mostly
-				return nil
-			})
-			if c != nil {
-				v.t.Cleanup(func() { c.Close() })
-			}
-		}
-	}
-	espOut := append([]byte{0, 0, 0xab, 0xcd}, make([]byte, 60)...)
-	greOut := []byte{0x30, 1, 0x88, 0x0b, 0, 2, 0, 7, 0, 0, 0, 0, 0xc0, 0x21}
 	// Nobody is at 198.51.100.200: the provider drops it.
-	run := func(name string, f func()) {
-		t.Run(name, func(t *testing.T) { v.t = t; f() })
-	}
-	run("silent", func() {
-		d := v.diagnosed("198.51.100.200", "", diagnose.Silent, udp(500, "198.51.100.200", ikeInit()))
+	v.step("silent", func(t *testing.T) {
+		d := v.diagnosed("198.51.100.200", "", diagnose.Silent, v.udp(500, "198.51.100.200", ikeInit()))
 		if len(d.Evidence) != 1 || d.Evidence[0].Part != "udp 500" || d.Evidence[0].PacketsOut < 3 || d.Evidence[0].Ports != "500>500" || d.Protocol != "ipsec" {
 			t.Errorf("evidence: %+v", d)
 		}
 	})
-	run("refused", func() { v.diagnosed("198.51.100.12", "", diagnose.Refused, dial("198.51.100.12")) })
-	run("unreachable", func() {
-		v.diagnosed("198.51.100.12", "l2tp", diagnose.Unreachable, udp(1701, "198.51.100.12", make([]byte, 20)))
+	v.step("refused", func(t *testing.T) { v.diagnosed("198.51.100.12", "", diagnose.Refused, v.dial("198.51.100.12")) })
+	v.step("unreachable", func(t *testing.T) {
+		v.diagnosed("198.51.100.12", "l2tp", diagnose.Unreachable, v.udp(1701, "198.51.100.12", make([]byte, 20)))
 	})
-	run("ah", func() {
+	v.step("ah", func(t *testing.T) {
 		v.server("ip4:51", "198.51.100.13", false)
-		v.diagnosed("198.51.100.13", "", diagnose.AHTried, raw("51", "198.51.100.13", make([]byte, 60)))
+		v.diagnosed("198.51.100.13", "", diagnose.AHTried, v.raw("51", "198.51.100.13", make([]byte, 60)))
 	})
-	run("gre-silent", func() {
+	v.step("gre-silent", func(t *testing.T) {
 		v.server("ip4:47", "198.51.100.14", false)
 		var ln net.Listener
 		within(v.t, r.isp, func() (err error) { ln, err = net.Listen("tcp4", "198.51.100.14:1723"); return err })
 		v.whole.Cleanup(func() { ln.Close() })
-		dial("198.51.100.14")()
-		v.diagnosed("198.51.100.14", "", diagnose.GRESilent, raw("47", "198.51.100.14", greOut))
+		v.dial("198.51.100.14")()
+		v.diagnosed("198.51.100.14", "", diagnose.GRESilent, v.raw("47", "198.51.100.14", greOut))
 	})
-	run("esp-silent", func() {
+	v.step("esp-silent", func(t *testing.T) {
 		v.server("udp4", "198.51.100.15:500", true)
 		v.server("ip4:50", "198.51.100.15", false)
-		v.diagnosed("198.51.100.15", "ipsec", diagnose.ESPSilent, udp(500, "198.51.100.15", ikeInit()), raw("50", "198.51.100.15", espOut))
+		v.diagnosed("198.51.100.15", "ipsec", diagnose.ESPSilent, v.udp(500, "198.51.100.15", ikeInit()), v.raw("50", "198.51.100.15", espOut))
 	})
-	run("natt-silent", func() {
+	v.step("natt-silent", func(t *testing.T) {
 		v.server("udp4", "198.51.100.16:500", true)
 		v.server("udp4", "198.51.100.16:4500", false)
-		v.diagnosed("198.51.100.16", "", diagnose.NATTSilent, udp(500, "198.51.100.16", ikeInit()), udp(4500, "198.51.100.16", append(make([]byte, 4), ikeInit()...)))
+		v.diagnosed("198.51.100.16", "", diagnose.NATTSilent, v.udp(500, "198.51.100.16", ikeInit()), v.udp(4500, "198.51.100.16", append(make([]byte, 4), ikeInit()...)))
 	})
-	run("up", func() {
+	v.step("up", func(t *testing.T) {
 		v.server("ip4:50", "198.51.100.17", true)
-		d := v.diagnosed("198.51.100.17", "", diagnose.Up, raw("50", "198.51.100.17", espOut))
+		d := v.diagnosed("198.51.100.17", "", diagnose.Up, v.raw("50", "198.51.100.17", espOut))
 		if len(d.Hints) != 0 {
 			t.Errorf("hints about a tunnel that is up: %q", d.Hints)
 		}
 	})
-	run("not-allowed", func() {
+	v.settings()
+}
+
+// settings are what the router itself refuses, and what it remembers.
+func (v *vpnAttempt) settings() {
+	r := v.r
+	v.step("not-allowed", func(t *testing.T) {
 		s, base := r.candidate("passthrough l2tp devices 192.168.1.99", "passthrough pptp servers 198.51.100.0/28")
 		if _, err := r.commit(base, s, 0); err != nil {
 			t.Fatal(err)
 		}
-		d := v.diagnosed("198.51.100.12", "", diagnose.NotAllowed, udp(1701, "198.51.100.12", make([]byte, 20)))
+		d := v.diagnosed("198.51.100.12", "", diagnose.NotAllowed, v.udp(1701, "198.51.100.12", make([]byte, 20)))
 		if d.Protocol != "l2tp" {
 			t.Errorf("%+v", d)
 		}
 		v.diagnosed("198.51.100.17", "pptp", diagnose.NotAllowed)
-		v.diagnosed("198.51.100.14", "pptp", diagnose.GRESilent, dial("198.51.100.14"), raw("47", "198.51.100.14", greOut))
+		v.diagnosed("198.51.100.14", "pptp", diagnose.GRESilent, v.dial("198.51.100.14"), v.raw("47", "198.51.100.14", greOut))
 	})
-	run("off", func() {
+	v.step("off", func(t *testing.T) {
 		s, base := r.candidate("passthrough pptp off")
 		if _, err := r.commit(base, s, 0); err != nil {
 			t.Fatal(err)
 		}
-		v.diagnosed("198.51.100.14", "", diagnose.Off, dial("198.51.100.14"))
+		v.diagnosed("198.51.100.14", "", diagnose.Off, v.dial("198.51.100.14"))
 	})
-	run("remembered", func() {
+	v.step("remembered", func(t *testing.T) {
 		// Without watching: what the kernel still knows of before.
 		var d api.Diagnosis
 		p := map[string]any{"device": "192.168.1.10", "server": "198.51.100.15"}
@@ -199,17 +217,24 @@ func TestDiagnose(t *testing.T) {
 		}
 		// Who asks for a new attempt is not told of that one.
 		v.server("udp4", "198.51.100.15:4500", true)
-		v.diagnosed("198.51.100.15", "ipsec", diagnose.Up, udp(4500, "198.51.100.15", espOut))
+		v.diagnosed("198.51.100.15", "ipsec", diagnose.Up, v.udp(4500, "198.51.100.15", espOut))
 		if err := r.call(api.MethodDiagnose, p, &d); err != nil || d.Cause != diagnose.Idle || d.Settled {
 			t.Errorf("the ESP of before is the last attempt still: %+v, %v", d, err)
 		}
 	})
+}
+
+// TestDiagnoseAsked: what cannot be diagnosed is refused.
+func TestDiagnoseAsked(t *testing.T) {
+	r := newRouter(t, "203.0.113")
+	r.online()
 	for _, p := range []map[string]any{
 		{"device": "nobody", "server": "198.51.100.14"}, {"device": "10.0.0.1", "server": "198.51.100.14"},
 		{"device": "192.168.1.10", "server": "192.168.1.20"}, {"device": "192.168.1.10", "server": "198.51.100.14", "protocol": "ppp"},
 	} {
-		if err := r.call(api.MethodDiagnose, p, nil); err == nil {
-			t.Errorf("%v is taken", p)
+		var e *api.Error
+		if err := r.call(api.MethodDiagnose, p, nil); !errors.As(err, &e) || e.Code != "invalid" {
+			t.Errorf("%v: %v", p, err)
 		}
 	}
 }
