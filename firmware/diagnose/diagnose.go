@@ -79,7 +79,7 @@ type Flow struct {
 	// What follows is known of watched packets only.
 	Watched       bool
 	Arrived       uint64 // packets of the server at the WAN, whoever they are for
-	DataOut       uint64 // payload of the tunnel: PPP after its negotiation, ESP in UDP
+	DataOut       uint64 // of the tunnel: PPP's payload, and its last Acks; ESP in UDP
 	DataIn        uint64
 	Reset         bool   // TCP: the server closed what it had not opened
 	LoginRefused  bool   // PPP: CHAP or PAP failure

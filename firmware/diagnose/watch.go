@@ -255,6 +255,8 @@ func (f *watched) ppp(b []byte, in bool) {
 	switch {
 	case protocol < 0x4000: // a network protocol, also compressed or encrypted
 		f.data(in)
+	case protocol == 0x8021 && len(b) > 0 && b[0] == 2: // IPCP is up with an Ack of both ends, RFC 1332
+		f.data(in)
 	case len(b) > 0 && in && (protocol == 0xc223 && b[0] == 4 || protocol == 0xc023 && b[0] == 3):
 		f.LoginRefused = true // CHAP, RFC 1994; PAP, RFC 1334
 	case protocol == 0xc223 && len(b) > 0 && in && b[0] == 3:

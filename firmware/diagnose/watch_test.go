@@ -70,6 +70,8 @@ func TestWatch(t *testing.T) {
 			[]diagnose.Flow{{Part: diagnose.Control, Ports: "4000>1723", Out: out(1), In: out(2)}}},
 		"ppp negotiates": {[]side{lan(gre(device, server, 0xff, 3, 0xc0, 0x21, 1)), lan(gre(server, device, 0xff, 3, 0xc0, 0x21, 2))},
 			[]diagnose.Flow{{Part: diagnose.GRE, Out: out(1), In: out(1)}}},
+		"ppp is up and idle": {[]side{lan(gre(device, server, 0x80, 0x21, 1)), lan(gre(server, device, 0x80, 0x21, 2)), lan(gre(server, device, 0x80, 0x21, 1)), lan(gre(device, server, 0x80, 0x21, 2))},
+			[]diagnose.Flow{{Part: diagnose.GRE, Out: out(2), In: out(2), DataIn: 1, DataOut: 1}}},
 		"ppp's login fails": {[]side{lan(gre(device, server, 0xc2, 0x23, 2)), lan(gre(server, device, 0xc2, 0x23, 4))},
 			[]diagnose.Flow{{Part: diagnose.GRE, Out: out(1), In: out(1), LoginRefused: true}}},
 		"mppe, with a compressed protocol field": {[]side{lan(gre(device, server, 0xfd, 0x90)), lan(gre(server, device, 0, 0xfd, 0x90))},
