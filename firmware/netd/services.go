@@ -24,6 +24,9 @@ func (d *daemon) serve(ctx context.Context, want *plan.Desired) {
 	d.lan.set(ctx, want.DHCP, want.Hostname)
 	d.resolver(want.DNS.Upstreams)
 	d.clock.set(ctx, want.NTP.Servers, want.DNS.Upstreams, want.WAN.Address.IsValid())
+	if !want.Settings.Passthrough.IPsec.Enabled {
+		d.tunnels.forget()
+	}
 	d.publish()
 }
 

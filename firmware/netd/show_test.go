@@ -186,4 +186,21 @@ func TestShowShared(t *testing.T) {
 		}
 		return nil
 	})
+	// Off ends all tunnels; on begins with none.
+	for _, state := range []string{"off", "on"} {
+		candidate, base := r.candidate("passthrough ipsec " + state)
+		if _, err := r.commit(base, candidate, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var after api.PassthroughCounters
+	if err := r.call(api.MethodCounters, nil, &after); err != nil {
+		t.Fatal(err)
+	}
+	if len(after.Servers) != 0 {
+		t.Errorf("after off and on there are %+v", after.Servers)
+	}
+	if copies := nftables("list", "map", "ip", "culvert", "copies"); strings.Contains(copies, "203.0.113.1") {
+		t.Errorf("the server's packets are still copied:\n%s", copies)
+	}
 }

@@ -217,6 +217,17 @@ func (t *tunnels) watch(ctx context.Context) {
 	}
 }
 
+// forget is for when IPsec was turned off: all tunnels have ended.
+func (t *tunnels) forget() {
+	t.d.mu.Lock()
+	t.d.facts.Shared = nil
+	t.d.mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.since)
+	clear(t.last)
+}
+
 func (t *tunnels) alive(p pair) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
