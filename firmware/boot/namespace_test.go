@@ -347,6 +347,9 @@ func TestPID1KillsAHangingNetdAndFeedsOnlyAHealthyOne(t *testing.T) {
 	if got := services(t, c2)["netd"].Restarts; got != 1 {
 		t.Errorf("netd was restarted %d times, want once", got)
 	}
+	eventually(t, "the next boot will know why", func() bool {
+		return strings.Contains(m2.file("/data/last-hang"), "netd had not answered for")
+	})
 	n := len(m2.file("/run/pings"))
 	if n == 0 {
 		t.Error("not fed in the grace period")

@@ -51,7 +51,7 @@ func phases() []phase {
 		{"Random seed", warn, false, func(m *machine) error { return mixSeed(m.seedFile()) }},
 		{"Initial settings", warn, false, (*machine).initialSettings},
 		{"Serial console", warn, true, (*machine).handOverConsole},
-		{"Last panic", warn, false, (*machine).reportPanic},
+		{"Last fault", warn, false, (*machine).reportLast},
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -162,16 +163,26 @@ func (m *machine) panicked(name string, what any, stack []byte) {
 	os.Exit(2)
 }
 
-// reportPanic tells of a panic that ended the last run.
-func (m *machine) reportPanic() error {
-	b, err := os.ReadFile(m.panicFile())
+// reportLast tells of a fault that ended the last run.
+func (m *machine) reportLast() error {
+	return errors.Join(
+		m.report(m.panicFile(), "Init: the last run ended in a fault of init itself; type show log init for it, and please report it."),
+		m.report(m.hangFile(), "Watchdog: the network manager did not answer, so the watchdog restarted the router; type show log init for its last lines, and please report them."),
+	)
+}
+
+// report tells of what the last run left in a file, once.
+func (m *machine) report(path, problem string) error {
+	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	m.ring.Add(string(b))
-	m.problem("Init: the last run ended in a fault of init itself; type show log init for it, and please report it.")
-	return os.Remove(m.panicFile())
+	for line := range strings.Lines(string(b)) {
+		m.ring.Add(strings.TrimRight(line, "\n"))
+	}
+	m.problem(problem)
+	return os.Remove(path)
 }

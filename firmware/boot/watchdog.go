@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -146,12 +148,41 @@ func (m *machine) watchHealth(ctx context.Context) {
 				m.log.Error("not killed", "service", h.Service, "err", err)
 			}
 		}
-		if m.watchdog.set(feed) && !feed {
-			m.quiet.Store(false)
-			m.problem(fmt.Sprintf("Watchdog: %s has not answered for %s; the watchdog will restart the router.", h.Service, h.StopAfter))
+		if !m.watchdog.set(feed) {
+			continue
 		}
+		if feed { // it came back in time
+			_ = os.Remove(m.hangFile())
+			continue
+		}
+		m.quiet.Store(false)
+		m.problem(fmt.Sprintf("Watchdog: %s has not answered for %s; the watchdog will restart the router.", h.Service, h.StopAfter))
+		m.noteHang(h)
 	}
 }
+
+// hangFile tells the next boot why the watchdog restarted the router.
+func (m *machine) hangFile() string { return filepath.Join(m.o.DataDir, "last-hang") }
+
+// noteHang writes the hangFile. A disk that hangs too does no harm: the
+// watchdog is not fed any more.
+func (m *machine) noteHang(h Health) {
+	if !m.data.mounted {
+		return
+	}
+	text := fmt.Sprintf("init: %s had not answered for %s at %s; its last lines:", h.Service, h.StopAfter, time.Now().UTC().Format(time.DateTime))
+	if ring := m.sup.Log(h.Service); ring != nil {
+		for _, l := range ring.Tail(hangLines) {
+			text += "\n" + l.Text
+		}
+	}
+	if err := replaceFile(m.hangFile(), []byte(text)); err != nil {
+		m.log.Error("why the watchdog restarts the router is not kept", "err", err)
+	}
+}
+
+// hangLines are how many of a hanging service's last lines the next boot shows.
+const hangLines = 20
 
 // feeder pings a watchdog as long as it may. A nil feeder is no watchdog.
 type feeder struct {
