@@ -39,6 +39,7 @@ func TestRouter(t *testing.T) {
 		{"leases and names", testLeases},
 		{"NAT", testNAT},
 		{"port forward", testForward},
+		{"offloaded connections end with what allowed them", testOffload},
 		{"PPTP, three clients", testPPTP},
 		{"L2TP, three clients", testL2TP},
 		{"IPsec with NAT-T, two clients", testNATT},

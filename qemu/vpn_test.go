@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -68,20 +69,40 @@ func payload(t *testing.T, tunnels []*lab.Tunnel) {
 	}
 }
 
-// wantSessions looks at `show passthrough` for data both ways of each device.
-func wantSessions(t *testing.T, l *lab.Lab, protocol, kind string, hosts []*peers.Host) {
+// sessionIDs are what tells sessions of a kind apart.
+var sessionIDs = map[string]*regexp.Regexp{
+	"control": regexp.MustCompile(`^tcp \d+>1723$`),
+	"data":    regexp.MustCompile(`^(call 0x[0-9a-f]{4}/0x[0-9a-f]{4}|udp 1701>1701( as \d+)?)$`),
+	"nat-t":   regexp.MustCompile(`^udp 4500>4500( as \d+)?$`),
+}
+
+// wantSessions looks at `show passthrough` for each device's session with a
+// server, with ids, an age and data both ways.
+func wantSessions(t *testing.T, l *lab.Lab, protocol, kind, server string, hosts []*peers.Host) {
 	t.Helper()
 	var all []api.Session
 	if err := l.Show("passthrough", &all); err != nil {
 		t.Fatal(err)
 	}
+	up := l.Ready().Uptime
+	seen := map[string]bool{}
 	for _, h := range hosts {
 		addr := l.Address(h)
-		if !slices.ContainsFunc(all, func(s api.Session) bool {
-			return s.Protocol == protocol && s.Kind == kind && s.Device.String() == addr && s.BytesIn > 0 && s.BytesOut > 0
-		}) {
-			t.Errorf("show passthrough has no %s %s session of %s (%s) with bytes both ways:\n%+v", protocol, kind, h.Name, addr, all)
+		i := slices.IndexFunc(all, func(s api.Session) bool {
+			return s.Protocol == protocol && s.Kind == kind && s.Device.String() == addr && s.Server.String() == server && s.BytesIn > 0 && s.BytesOut > 0
+		})
+		if i < 0 {
+			t.Errorf("show passthrough has no %s %s session of %s (%s) with %s and bytes both ways:\n%+v", protocol, kind, h.Name, addr, server, all)
+			continue
 		}
+		s := all[i]
+		if s.Name != h.Name || !sessionIDs[kind].MatchString(s.IDs) || s.Age < time.Second || s.Age > up || s.PktsIn == 0 || s.PktsOut == 0 || s.Inbound {
+			t.Errorf("%s's %s session %+v: want its name, ids like %v, an age of 1 s to %v, packets both ways", h.Name, protocol, s, sessionIDs[kind], up)
+		}
+		seen[addr+" "+s.IDs] = true
+	}
+	if !t.Failed() && len(seen) != len(hosts) {
+		t.Errorf("%d sessions of %d devices: %v", len(seen), len(hosts), seen)
 	}
 }
 
@@ -93,8 +114,8 @@ func dialPPTP(t *testing.T, l *lab.Lab) {
 
 func testPPTP(t *testing.T, l *lab.Lab) {
 	dialPPTP(t, l)
-	wantSessions(t, l, "pptp", "control", l.C)
-	wantSessions(t, l, "pptp", "data", l.C)
+	wantSessions(t, l, "pptp", "control", lab.Server1, l.C)
+	wantSessions(t, l, "pptp", "data", lab.Server1, l.C)
 }
 
 // dialL2TP dials three clients of one L2TP server at once, all from port 1701.
@@ -105,7 +126,7 @@ func dialL2TP(t *testing.T, l *lab.Lab) {
 
 func testL2TP(t *testing.T, l *lab.Lab) {
 	dialL2TP(t, l)
-	wantSessions(t, l, "l2tp", "data", l.C)
+	wantSessions(t, l, "l2tp", "data", lab.Server1, l.C)
 }
 
 // dialNATT dials two IPsec clients of one server, ESP in UDP.
@@ -116,7 +137,7 @@ func dialNATT(t *testing.T, l *lab.Lab) {
 
 func testNATT(t *testing.T, l *lab.Lab) {
 	dialNATT(t, l)
-	wantSessions(t, l, "ipsec", "nat-t", l.C[:2])
+	wantSessions(t, l, "ipsec", "nat-t", lab.Server1, l.C[:2])
 }
 
 // dialESP dials IPsec clients with native ESP, all to one server.

@@ -67,6 +67,7 @@ type setup struct {
 	vmrun        string
 	dataFile     string
 	settingsFile string
+	extra        []string // arguments for vmrun, see VMRun
 	uml          *peers.UML
 	uplink       *peers.Process
 	boots        int

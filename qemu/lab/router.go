@@ -40,7 +40,7 @@ func (l *Lab) startRouter() (*Router, error) {
 	if l.settingsFile != "" {
 		args = append(args, "-settings", l.settingsFile)
 	}
-	r.cmd = exec.Command(l.vmrun, args...)
+	r.cmd = exec.Command(l.vmrun, append(args, l.extra...)...)
 	r.cmd.Dir = l.top
 	r.cmd.Stdout, r.cmd.Stderr = &r.stderr, &r.stderr
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -146,27 +146,30 @@ func TestStopLeavesNothingBehind(t *testing.T) {
 		}
 	}
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGKILL} {
-		t.Run(sig.String(), func(t *testing.T) {
-			pidFile := filepath.Join(t.TempDir(), "pid")
-			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-			defer cancel()
-			c := exec.CommandContext(ctx, filepath.Join(dir, "vmrun"), "-repo", "../..", "-out", filepath.Join(dir, "out"),
-				"-lan", "none", "-wan", "none", "-serial", "file:/dev/null", "-pidfile", pidFile)
-			var said bytes.Buffer
-			c.Stdout, c.Stderr = &said, &said
-			if err := c.Start(); err != nil {
-				t.Fatal(err)
-			}
-			pid := waitPID(ctx, t, pidFile, &said)
-			if err := c.Process.Signal(sig); err != nil {
-				t.Fatal(err)
-			}
-			err := c.Wait()
-			if sig != syscall.SIGKILL && err != nil {
-				t.Errorf("vmrun: %v\n%s", err, said.String())
-			}
-			waitGone(ctx, t, pid)
-		})
+		for _, lan := range []string{"none", "socket:" + filepath.Join(dir, "lan")} { // with cables to pull, and without
+			t.Run(sig.String()+" lan "+lan[:4], func(t *testing.T) {
+				pidFile := filepath.Join(t.TempDir(), "pid")
+				ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+				defer cancel()
+				c := exec.CommandContext(ctx, filepath.Join(dir, "vmrun"), "-repo", "../..", "-out", filepath.Join(dir, "out"),
+					"-lan", lan, "-wan", strings.Replace(lan, "lan", "wan", 1), "-serial", "file:/dev/null", "-pidfile", pidFile)
+				c.WaitDelay = 10 * time.Second // what outlives it would keep its output open
+				var said bytes.Buffer
+				c.Stdout, c.Stderr = &said, &said
+				if err := c.Start(); err != nil {
+					t.Fatal(err)
+				}
+				pid := waitPID(ctx, t, pidFile, &said)
+				if err := c.Process.Signal(sig); err != nil {
+					t.Fatal(err)
+				}
+				err := c.Wait()
+				if sig != syscall.SIGKILL && err != nil {
+					t.Errorf("vmrun: %v\n%s", err, said.String())
+				}
+				waitGone(t, pid)
+			})
+		}
 	}
 }
 
@@ -183,15 +186,16 @@ func waitPID(ctx context.Context, t *testing.T, name string, said *bytes.Buffer)
 	return 0
 }
 
-func waitGone(ctx context.Context, t *testing.T, pid int) {
+// waitGone wants a process to end within 10 s, and ends it if it does not.
+func waitGone(t *testing.T, pid int) {
 	t.Helper()
-	for ctx.Err() == nil {
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if err := syscall.Kill(pid, 0); errors.Is(err, syscall.ESRCH) || zombie(pid) {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	t.Errorf("QEMU (process %d) is still there", pid)
+	syscall.Kill(pid, syscall.SIGKILL) //nolint:errcheck // it may have ended now
 }
 
 // zombie: where nothing reaps orphans, a dead one stays listed.
