@@ -1,17 +1,11 @@
 package settings
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-	"github.com/rogpeppe/go-internal/txtar"
+	"github.com/culvert-fw/culvert/firmware/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the goldens in testdata")
 
 // A golden is a txtar: what it shows as its comment, then
 //
@@ -23,25 +17,9 @@ var update = flag.Bool("update", false, "rewrite the goldens in testdata")
 //	lines     the result, `show settings` (only where the golden has it)
 //	complete  what each line of "tab" offers next
 //	json      the result of Export, or the problems of Parse for "import"
-func TestGoldens(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no goldens: %v", err)
-	}
-	for _, f := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(f), ".txtar"), func(t *testing.T) { golden(t, f) })
-	}
-}
+func TestGoldens(t *testing.T) { golden.Run(t, produce) }
 
-func golden(t *testing.T, file string) {
-	a, err := txtar.ParseFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	in := map[string]string{}
-	for _, f := range a.Files {
-		in[f.Name] = string(f.Data)
-	}
+func produce(t *testing.T, in map[string]string) map[string]string {
 	s := Default()
 	if out := apply(s, in["base"]); out != "" {
 		t.Fatalf("base: %s", out)
@@ -61,25 +39,7 @@ func golden(t *testing.T, file string) {
 			out["compare"] = text(Compare(base, p))
 		}
 	}
-	changed := false
-	for i, f := range a.Files {
-		want, ok := out[f.Name]
-		if !ok {
-			continue
-		}
-		if diff := cmp.Diff(string(f.Data), want); diff != "" {
-			changed = true
-			a.Files[i].Data = []byte(want)
-			if !*update {
-				t.Errorf("%s (-golden +now):\n%s", f.Name, diff)
-			}
-		}
-	}
-	if changed && *update {
-		if err := os.WriteFile(file, txtar.Format(a), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	return out
 }
 
 // apply runs commands and returns what was refused.

@@ -3,12 +3,14 @@ package settings
 import (
 	"os"
 	"testing"
+
+	"github.com/culvert-fw/culvert/firmware/golden"
 )
 
 // TestManual keeps docs/settings.md what the schema says.
 func TestManual(t *testing.T) {
 	const path = "../../docs/settings.md"
-	if *update {
+	if *golden.Update {
 		if err := os.WriteFile(path, []byte(Reference()), 0o644); err != nil {
 			t.Fatal(err)
 		}

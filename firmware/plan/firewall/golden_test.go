@@ -2,46 +2,23 @@ package firewall_test
 
 import (
 	"encoding/json"
-	"flag"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-	"golang.org/x/tools/txtar"
-
+	"github.com/culvert-fw/culvert/firmware/golden"
 	"github.com/culvert-fw/culvert/firmware/plan/firewall"
 	"github.com/culvert-fw/culvert/firmware/ruleset"
 	"github.com/culvert-fw/culvert/firmware/settings"
 )
 
-var update = flag.Bool("update", false, "rewrite the goldens")
-
 // TestGoldens reads testdata/*.txtar: "commands" are those of the shell,
 // "facts" is what was learnt; "nft" is the table and "problems" what is wrong.
 // "then" are later commands: "diff" is what they change in the table, "ended"
 // which connections they end.
-func TestGoldens(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no goldens: %v", err)
-	}
-	for _, f := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(f), ".txtar"), func(t *testing.T) { golden(t, f) })
-	}
-}
+func TestGoldens(t *testing.T) { golden.Run(t, produce) }
 
-func golden(t *testing.T, file string) {
-	a, err := txtar.ParseFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := map[string]string{}
-	for _, f := range a.Files {
-		files[f.Name] = string(f.Data)
-	}
+func produce(t *testing.T, files map[string]string) map[string]string {
 	s := settings.Default()
 	configure(t, s, files["commands"])
 	in := input(t, s, files["facts"])
@@ -67,24 +44,7 @@ func golden(t *testing.T, file string) {
 		}
 		got["ended"] = ended.String()
 	}
-	changed := false
-	for i, f := range a.Files {
-		want, ok := got[f.Name]
-		if !ok {
-			continue
-		}
-		if diff := cmp.Diff(string(f.Data), want); diff != "" {
-			if !*update {
-				t.Errorf("%s (-golden +now):\n%s", f.Name, diff)
-			}
-			a.Files[i].Data, changed = []byte(want), true
-		}
-	}
-	if changed && *update {
-		if err := os.WriteFile(file, txtar.Format(a), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	return got
 }
 
 func configure(t *testing.T, s *settings.Settings, commands string) {
