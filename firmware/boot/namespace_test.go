@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/culvert-fw/culvert/firmware/boot/initctl"
 	"github.com/culvert-fw/culvert/firmware/supervise"
+	"github.com/culvert-fw/culvert/firmware/transcript"
 )
 
 // limit only catches hangs.
@@ -57,27 +57,10 @@ func TestMain(m *testing.M) {
 type machineInBox struct {
 	t       *testing.T
 	cmd     *exec.Cmd
-	console *lockedBuffer
+	console *transcript.Buffer
 	root    string // its file system, as seen from here
 	dir     string // the folder below it
 	ended   chan struct{}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // bootInBox starts an init in dir ("" makes one) with flags for nsinit.
@@ -108,7 +91,7 @@ func bootInBox(t *testing.T, dir, flags, cmdline string) *machineInBox {
 			t.Fatal(err)
 		}
 	}
-	m := &machineInBox{t: t, console: &lockedBuffer{}, dir: dir, ended: make(chan struct{})}
+	m := &machineInBox{t: t, console: &transcript.Buffer{}, dir: dir, ended: make(chan struct{})}
 	m.cmd = exec.Command(bin, "init", dir)
 	m.cmd.Stderr = m.console
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{

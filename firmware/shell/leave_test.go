@@ -8,6 +8,7 @@ import (
 
 	"github.com/culvert-fw/culvert/firmware/api/apitest"
 	"github.com/culvert-fw/culvert/firmware/shell"
+	"github.com/culvert-fw/culvert/firmware/transcript"
 )
 
 // TestInterruptStays: Ctrl-C at the question whether to leave and lose changes
@@ -17,7 +18,7 @@ func TestInterruptStays(t *testing.T) {
 	n := apitest.New(t)
 	n.Start(t)
 	r, w := io.Pipe()
-	var out sink
+	var out transcript.Buffer
 	o := options(n)
 	o.Terminal = shell.NewTerminal(shell.NewInput(r), &out)
 	done := make(chan int, 1)

@@ -12,6 +12,7 @@ import (
 	"github.com/culvert-fw/culvert/firmware/api"
 	"github.com/culvert-fw/culvert/firmware/api/apitest"
 	"github.com/culvert-fw/culvert/firmware/shell"
+	"github.com/culvert-fw/culvert/firmware/transcript"
 )
 
 // growing is a network manager whose only tunnel has one byte more each time
@@ -38,7 +39,7 @@ func (g *growing) Call(ctx context.Context, method string, params, result any) e
 }
 
 // waitFor waits until text has been written.
-func waitFor(t *testing.T, out *sink, text string) {
+func waitFor(t *testing.T, out *transcript.Buffer, text string) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(out.String(), text); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -56,7 +57,7 @@ func TestWatch(t *testing.T) {
 			n := apitest.New(t)
 			n.Start(t)
 			r, w := io.Pipe()
-			var out sink
+			var out transcript.Buffer
 			o := options(n)
 			o.API = &growing{Caller: o.API}
 			o.Terminal = shell.NewTerminal(shell.NewInput(r), &out)
@@ -89,7 +90,7 @@ func TestWatch(t *testing.T) {
 func TestWatchOneShot(t *testing.T) {
 	n := apitest.New(t)
 	n.Start(t)
-	var out sink
+	var out transcript.Buffer
 	o := options(n)
 	o.API, o.Stdout = &growing{Caller: o.API}, &out
 	ctx, gone := context.WithCancel(context.Background())
@@ -114,15 +115,15 @@ func TestWatchSize(t *testing.T) {
 		n := apitest.New(t)
 		canned(n)
 		n.Start(t)
-		var out sink
+		var out transcript.Buffer
 		o := options(n)
 		o.Terminal = shell.NewTerminal(shell.NewInput(strings.NewReader("q")), &out)
 		o.Terminal.SetSize(size[0], size[1])
-		out.b.Reset()
+		before := len(out.String())
 		if status := shell.New(o).Exec(context.Background(), "show passthrough --watch"); status != 0 {
 			t.Fatal(status, out.String())
 		}
-		lines := strings.Split(strings.TrimSuffix(screen(out.String()), "\n"), "\n")
+		lines := strings.Split(strings.TrimSuffix(screen(out.String()[before:]), "\n"), "\n")
 		if len(lines) > size[1] || len(lines) < 3 {
 			t.Errorf("%v: %d lines", size, len(lines))
 		}
@@ -144,7 +145,7 @@ func TestWidths(t *testing.T) {
 		n := apitest.New(t)
 		canned(n)
 		n.Start(t)
-		var out sink
+		var out transcript.Buffer
 		o := options(n)
 		o.Terminal = shell.NewTerminal(shell.NewInput(new(bytes.Buffer)), &out)
 		o.Terminal.SetSize(width, 24)
@@ -169,7 +170,7 @@ func TestBehind(t *testing.T) {
 		n := apitest.New(t)
 		n.Answers = map[string]any{api.MethodProtection: c.p}
 		n.Start(t)
-		var out sink
+		var out transcript.Buffer
 		o := options(n)
 		o.Stdout = &out
 		if shell.New(o).Exec(context.Background(), "show protection") != 0 || !strings.Contains(out.String(), c.want) ||

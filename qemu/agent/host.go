@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/culvert-fw/culvert/firmware/transcript"
 	"github.com/culvert-fw/culvert/qemu/peers"
 )
 
@@ -64,15 +65,8 @@ type runner struct {
 // background is a program started with "start".
 type background struct {
 	cmd  *exec.Cmd
-	mu   sync.Mutex
-	out  bytes.Buffer
+	out  transcript.Buffer
 	done chan struct{}
-}
-
-func (b *background) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.out.Write(p)
 }
 
 func newRunner(root string) *runner { return &runner{root: root, bg: map[int]*background{}} }
@@ -141,7 +135,7 @@ func (r *runner) exec(req peers.Request) peers.Reply {
 
 func (r *runner) start(req peers.Request) peers.Reply {
 	b := &background{cmd: r.command(context.Background(), req.Argv), done: make(chan struct{})}
-	b.cmd.Stdout, b.cmd.Stderr = b, b
+	b.cmd.Stdout, b.cmd.Stderr = &b.out, &b.out
 	if err := b.cmd.Start(); err != nil {
 		return peers.Reply{Err: err.Error()}
 	}
@@ -169,9 +163,7 @@ func (r *runner) log(req peers.Request) peers.Reply {
 		reply.Exited, reply.Exit = true, b.cmd.ProcessState.ExitCode()
 	default:
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	reply.Out = bytes.Clone(b.out.Bytes())
+	reply.Out = []byte(b.out.String())
 	return reply
 }
 

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/culvert-fw/culvert/firmware/transcript"
 )
 
 // Router is a board's image in QEMU, started with vmrun as a person would.
@@ -122,7 +124,7 @@ func (r *Router) CommandWith(command string, stdin []byte) (string, error) {
 		return "", err
 	}
 	defer s.Close()
-	var out output
+	var out transcript.Buffer
 	s.Stdin, s.Stdout, s.Stderr = bytes.NewReader(stdin), &out, &out
 	limit := time.AfterFunc(120*time.Second, drop)
 	defer limit.Stop()
@@ -185,7 +187,7 @@ func (r *Router) Configure(lines ...string) (string, error) {
 	defer s.Close()
 	script := strings.Join(append(lines, "commit", "exit"), "\n") + "\n"
 	s.Stdin = strings.NewReader(script)
-	var out output
+	var out transcript.Buffer
 	s.Stdout, s.Stderr = &out, &out
 	limit := time.AfterFunc(90*time.Second, func() { c.Close() })
 	defer limit.Stop()
@@ -194,24 +196,6 @@ func (r *Router) Configure(lines ...string) (string, error) {
 	}
 	err = s.Wait()
 	return out.String(), err
-}
-
-// output collects what a session writes to both of its streams.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
 }
 
 // top finds the module's root folder from the working directory.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
+	"github.com/culvert-fw/culvert/firmware/transcript"
 	"github.com/culvert-fw/culvert/qemu/peers"
 )
 
@@ -130,7 +131,7 @@ func (l *Lab) CutOff(command string) string {
 		return err.Error()
 	}
 	defer drop()
-	var out output
+	var out transcript.Buffer
 	s.Stdout, s.Stderr = &out, &out
 	limit := time.AfterFunc(15*time.Second, drop)
 	defer limit.Stop()

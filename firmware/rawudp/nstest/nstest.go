@@ -3,16 +3,16 @@
 package nstest
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/culvert-fw/culvert/firmware/transcript"
 )
 
 const inside = "CULVERT_TEST_NETNS"
@@ -144,9 +144,7 @@ type Daemon struct {
 	name string
 	cmd  *exec.Cmd
 	done chan struct{}
-
-	mu   sync.Mutex
-	out  bytes.Buffer
+	out  transcript.Buffer
 	more chan struct{}
 }
 
@@ -180,9 +178,7 @@ func (d *Daemon) read(r io.Reader) {
 	buf := make([]byte, 4096)
 	for {
 		n, err := r.Read(buf)
-		d.mu.Lock()
 		d.out.Write(buf[:n])
-		d.mu.Unlock()
 		select {
 		case d.more <- struct{}{}:
 		default:
@@ -194,11 +190,7 @@ func (d *Daemon) read(r io.Reader) {
 }
 
 // Output is everything printed so far.
-func (d *Daemon) Output() string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.out.String()
-}
+func (d *Daemon) Output() string { return d.out.String() }
 
 // Expect waits until the program has printed the text after the given offset
 // of its output, and returns the offset behind it.
