@@ -11,7 +11,6 @@ require (
 	github.com/mdlayher/packet v1.1.2
 	github.com/mdlayher/watchdog v0.0.0-20221003142519-49be0df7b3b5
 	github.com/miekg/dns v1.1.73
-	github.com/rogpeppe/go-internal v1.14.1
 	github.com/u-root/u-root v0.16.0
 	github.com/vishvananda/netlink v1.3.0
 	go.etcd.io/bbolt v1.5.0

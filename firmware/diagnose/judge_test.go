@@ -2,70 +2,43 @@ package diagnose_test
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/tools/txtar"
 
 	"github.com/culvert-fw/culvert/firmware/diagnose"
+	"github.com/culvert-fw/culvert/firmware/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the goldens")
 
 // TestJudge reads testdata/*.txtar: "seen" is a diagnose.Seen as JSON over a
 // router that is online, "said" is what is told.
 func TestJudge(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no goldens: %v", err)
-	}
 	causes := map[string]bool{}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			a, err := txtar.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
+	golden.Run(t, func(t *testing.T, in map[string]string) map[string]string {
+		s := diagnose.Seen{
+			Device: netip.MustParseAddr("192.168.1.10"), Name: "laptop", Server: netip.MustParseAddr("198.51.100.10"), ServerName: "vpn.example.com",
+			WAN: netip.MustParseAddr("203.0.113.50"), ClockSet: true,
+		}
+		d := json.NewDecoder(strings.NewReader(in["seen"]))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&s); err != nil {
+			t.Fatal(err)
+		}
+		got := diagnose.Judge(s)
+		causes[got.Cause] = true
+		said := fmt.Sprintf("%s, %s, settled %v\n%s\n", got.Cause, got.Protocol, got.Settled, got.Text)
+		for _, l := range append([]string{got.Fix}, got.Hints...) {
+			if l != "" {
+				said += "> " + l + "\n"
 			}
-			s := diagnose.Seen{
-				Device: netip.MustParseAddr("192.168.1.10"), Name: "laptop", Server: netip.MustParseAddr("198.51.100.10"), ServerName: "vpn.example.com",
-				WAN: netip.MustParseAddr("203.0.113.50"), ClockSet: true,
-			}
-			d := json.NewDecoder(strings.NewReader(string(a.Files[0].Data)))
-			d.DisallowUnknownFields()
-			if err := d.Decode(&s); err != nil {
-				t.Fatal(err)
-			}
-			got := diagnose.Judge(s)
-			causes[got.Cause] = true
-			said := fmt.Sprintf("%s, %s, settled %v\n%s\n", got.Cause, got.Protocol, got.Settled, got.Text)
-			for _, l := range append([]string{got.Fix}, got.Hints...) {
-				if l != "" {
-					said += "> " + l + "\n"
-				}
-			}
-			if *update {
-				a.Files = append(a.Files[:1:1], txtar.File{Name: "said", Data: []byte(said)})
-				if err := os.WriteFile(file, txtar.Format(a), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if len(a.Files) != 2 {
-				t.Fatal("no said; run with -update")
-			}
-			if d := cmp.Diff(string(a.Files[1].Data), said); d != "" {
-				t.Errorf("(-golden +now):\n%s", d)
-			}
-		})
-	}
+		}
+		return map[string]string{"said": said}
+	})
 	for _, c := range diagnose.Causes {
 		if !causes[c] {
 			t.Errorf("no golden shows the cause %q", c)

@@ -17,7 +17,8 @@ import (
 var Update = flag.Bool("update", false, "rewrite the goldens in testdata")
 
 // Run makes a subtest of each archive. produce gets its files by name, and gives
-// what came out by name; a file that it does not give is not compared.
+// what came out by name. A file that it does not give is not compared; one file
+// at least has to be.
 func Run(t *testing.T, produce func(t *testing.T, in map[string]string) map[string]string) {
 	t.Helper()
 	files, err := filepath.Glob("testdata/*.txtar")
@@ -39,12 +40,13 @@ func one(t *testing.T, file string, produce func(t *testing.T, in map[string]str
 		in[f.Name] = string(f.Data)
 	}
 	out := produce(t, in)
-	changed := false
+	compared, changed := false, false
 	for i, f := range a.Files {
 		got, ok := out[f.Name]
 		if !ok {
 			continue
 		}
+		compared = true
 		if diff := cmp.Diff(string(f.Data), got); diff != "" {
 			changed = true
 			a.Files[i].Data = []byte(got)
@@ -52,6 +54,9 @@ func one(t *testing.T, file string, produce func(t *testing.T, in map[string]str
 				t.Errorf("%s (-golden +now):\n%s", f.Name, diff)
 			}
 		}
+	}
+	if !compared {
+		t.Errorf("%s compares nothing; add an empty file of what comes out and run with -update", file)
 	}
 	if changed && *Update {
 		if err := os.WriteFile(file, txtar.Format(a), 0o644); err != nil {

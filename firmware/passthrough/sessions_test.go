@@ -1,71 +1,42 @@
 package passthrough_test
 
 import (
-	"flag"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	"golang.org/x/tools/txtar"
-
 	"github.com/culvert-fw/culvert/firmware/api"
+	"github.com/culvert-fw/culvert/firmware/golden"
 	"github.com/culvert-fw/culvert/firmware/kernel/conntrack"
 	"github.com/culvert-fw/culvert/firmware/passthrough"
 )
-
-var update = flag.Bool("update", false, "rewrite the goldens")
 
 // TestGoldens reads testdata/*.txtar: "conntrack" is a listing of conntrack(8)
 // with -o ktimestamp, age= in seconds before now; "native" is what table ip
 // learned, a device of a server a line; the others are what is shown of them.
 func TestGoldens(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no goldens: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			a, err := txtar.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
+	golden.Run(t, func(t *testing.T, in map[string]string) map[string]string {
+		var entries []conntrack.Entry
+		var native []passthrough.Native
+		for l := range strings.Lines(in["conntrack"]) {
+			entries = append(entries, parse(t, l))
+		}
+		for l := range strings.Lines(in["native"]) {
+			native = append(native, parseNative(t, l))
+		}
+		out := map[string]string{}
+		for name := range in {
+			if show := shown[name]; show != nil {
+				out[name] = show(entries, native)
+			} else if name != "conntrack" && name != "native" {
+				t.Fatalf("no such file in a golden: %s", name)
 			}
-			var entries []conntrack.Entry
-			var native []passthrough.Native
-			for i, f := range a.Files {
-				switch f.Name {
-				case "conntrack":
-					for l := range strings.Lines(string(f.Data)) {
-						entries = append(entries, parse(t, l))
-					}
-				case "native":
-					for l := range strings.Lines(string(f.Data)) {
-						native = append(native, parseNative(t, l))
-					}
-				default:
-					show := shown[f.Name]
-					if show == nil {
-						t.Fatalf("%s: no such file in a golden: %s", file, f.Name)
-					}
-					got := show(entries, native)
-					if d := cmp.Diff(string(f.Data), got); d != "" && !*update {
-						t.Errorf("%s (-golden +now):\n%s", f.Name, d)
-					}
-					a.Files[i].Data = []byte(got)
-				}
-			}
-			if *update {
-				if err := os.WriteFile(file, txtar.Format(a), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-		})
-	}
+		}
+		return out
+	})
 }
 
 var now = time.Unix(1_800_000_000, 0)

@@ -2,23 +2,20 @@ package plan
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/culvert-fw/culvert/firmware/facts"
+	"github.com/culvert-fw/culvert/firmware/golden"
 	"github.com/culvert-fw/culvert/firmware/netstate"
 	"github.com/culvert-fw/culvert/firmware/settings"
-	"github.com/google/go-cmp/cmp"
-	"github.com/rogpeppe/go-internal/txtar"
 )
-
-var update = flag.Bool("update", false, "write the goldens anew")
 
 var testBoard = Board{LANPorts: []string{"eth0"}, WANPort: "eth1", RAM: 64}
 
@@ -27,66 +24,33 @@ var testBoard = Board{LANPorts: []string{"eth0"}, WANPort: "eth1", RAM: 64}
 // the LAN address, `unsettled` and `ports-down` are the options of that name,
 // and `plan` is the outcome.
 func TestGoldens(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatal("no goldens", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			golden(t, file)
-		})
-	}
-}
-
-func golden(t *testing.T, file string) {
-	ar, err := txtar.ParseFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, f, o := settings.Default(), facts.Facts{}, Options{}
-	want := -1
-	for i, part := range ar.Files {
-		switch part.Name {
-		case "set":
-			for line := range strings.Lines(string(part.Data)) {
-				if err := settings.Set(s, strings.Fields(line)); err != nil {
-					t.Fatalf("%s: %v", line, err)
+	golden.Run(t, func(t *testing.T, in map[string]string) map[string]string {
+		s, f, o := settings.Default(), facts.Facts{}, Options{}
+		for name, text := range in {
+			switch name {
+			case "set":
+				for line := range strings.Lines(text) {
+					if err := settings.Set(s, strings.Fields(line)); err != nil {
+						t.Fatalf("%s: %v", line, err)
+					}
 				}
+			case "facts":
+				if err := json.Unmarshal([]byte(text), &f); err != nil {
+					t.Fatal(err)
+				}
+			case "by-hand":
+				o.LANByHand = true
+			case "unsettled":
+				o.LANUnsettled = true
+			case "ports-down":
+				o.LANPortsDown = true
+			case "plan":
+			default:
+				t.Fatalf("unknown part %s", name)
 			}
-		case "facts":
-			if err := json.Unmarshal(part.Data, &f); err != nil {
-				t.Fatal(err)
-			}
-		case "by-hand":
-			o.LANByHand = true
-		case "unsettled":
-			o.LANUnsettled = true
-		case "ports-down":
-			o.LANPortsDown = true
-		case "plan":
-			want = i
-		default:
-			t.Fatalf("unknown part %s", part.Name)
 		}
-	}
-	got := text(For(testBoard, s, f, o))
-	if *update {
-		if want < 0 {
-			want = len(ar.Files)
-			ar.Files = append(ar.Files, txtar.File{Name: "plan"})
-		}
-		ar.Files[want].Data = []byte(got)
-		if err := os.WriteFile(file, txtar.Format(ar), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if want < 0 {
-		t.Fatal("no part plan; run with -update")
-	}
-	if diff := cmp.Diff(string(ar.Files[want].Data), got); diff != "" {
-		t.Errorf("plan differs (-want +got):\n%s", diff)
-	}
+		return map[string]string{"plan": text(For(testBoard, s, f, o))}
+	})
 }
 
 // text is a plan as an admin reads it; the ruleset has goldens of its own.
@@ -138,7 +102,7 @@ func TestSysctls(t *testing.T) {
 		b.WriteString(c.Text() + "  # " + c.Why + "\n")
 	}
 	const file = "testdata/sysctls.txt"
-	if *update {
+	if *golden.Update {
 		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
 			t.Fatal(err)
 		}

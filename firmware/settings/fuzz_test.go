@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rogpeppe/go-internal/txtar"
+	"golang.org/x/tools/txtar"
 )
 
 // Parse never panics, and what it takes survives export, and validation never panics.

@@ -4,13 +4,14 @@ import (
 	"os"
 	"testing"
 
+	"github.com/culvert-fw/culvert/firmware/golden"
 	"github.com/culvert-fw/culvert/firmware/shell"
 )
 
 // TestManual keeps docs/shell.md what the command tree says.
 func TestManual(t *testing.T) {
 	const path = "../../docs/shell.md"
-	if *update {
+	if *golden.Update {
 		if err := os.WriteFile(path, []byte(shell.Reference()), 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -4,27 +4,20 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"io"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	"github.com/rogpeppe/go-internal/txtar"
-
 	"github.com/culvert-fw/culvert/firmware/api"
 	"github.com/culvert-fw/culvert/firmware/api/apitest"
+	"github.com/culvert-fw/culvert/firmware/golden"
 	"github.com/culvert-fw/culvert/firmware/shell"
+	"github.com/culvert-fw/culvert/firmware/transcript"
 )
-
-var update = flag.Bool("update", false, "rewrite the goldens")
 
 // keys makes the escapes of a golden's typed lines into keys: <Tab>, <Up>, <^C>, <^D>.
 var keys = strings.NewReplacer("<Tab>", "\t", "<Up>", "\x1b[A", "<^C>", "\x03", "<^D>", "\x04", "<^U>", "\x15", "<BS>", "\x7f")
@@ -80,23 +73,6 @@ func count(seq string) int {
 	return n
 }
 
-type sink struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *sink) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *sink) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
 func options(n *apitest.Netd) shell.Options {
 	return shell.Options{
 		API:    api.NewClient(n.Socket),
@@ -111,49 +87,24 @@ func options(n *apitest.Netd) shell.Options {
 	}
 }
 
-// TestGoldens types each case's lines on a terminal and compares the screen.
-// A "-- oneshot --" file holds commands to run one by one instead.
+// TestGoldens types the lines of "typed" on a terminal, or runs those of
+// "oneshot" one by one, and compares the screen.
 func TestGoldens(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatal("no goldens", err)
-	}
-	for _, f := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(f), ".txtar"), func(t *testing.T) {
-			ar, err := txtar.ParseFile(f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			n := apitest.New(t)
-			canned(n)
-			n.Start(t)
-			got := ""
-			switch in := ar.Files[0]; in.Name {
-			case "typed":
-				got = typed(t, n, string(in.Data))
-			case "oneshot":
-				got = oneShots(n, string(in.Data))
-			default:
-				t.Fatalf("%s begins with the file %q; want typed or oneshot", f, in.Name)
-			}
-			if *update {
-				ar.Files = append(ar.Files[:1:1], txtar.File{Name: "screen", Data: []byte(got)})
-				if err := os.WriteFile(f, txtar.Format(ar), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if d := cmp.Diff(string(ar.Files[1].Data), got); d != "" {
-				t.Errorf("the screen differs (-want +got):\n%s", d)
-			}
-		})
-	}
+	golden.Run(t, func(t *testing.T, in map[string]string) map[string]string {
+		n := apitest.New(t)
+		canned(n)
+		n.Start(t)
+		if lines, ok := in["oneshot"]; ok {
+			return map[string]string{"screen": oneShots(n, lines)}
+		}
+		return map[string]string{"screen": typed(t, n, in["typed"])}
+	})
 }
 
 // typed types lines; "other: WORDS" makes another admin set something meanwhile.
 func typed(t *testing.T, n *apitest.Netd, lines string) string {
 	r, w := io.Pipe()
-	var out sink
+	var out transcript.Buffer
 	in := shell.NewInput(r)
 	term := shell.NewTerminal(in, &out)
 	o := options(n)
@@ -187,7 +138,7 @@ func typed(t *testing.T, n *apitest.Netd, lines string) string {
 var prompts = regexp.MustCompile(`culvert[^ ]*> `)
 
 // settle waits until the shell prompts for more than the lines typed so far.
-func settle(t *testing.T, out *sink, typed int) {
+func settle(t *testing.T, out *transcript.Buffer, typed int) {
 	deadline := time.Now().Add(10 * time.Second)
 	for time.Now().Before(deadline) {
 		if len(prompts.FindAllString(out.String(), -1)) > typed {
@@ -223,7 +174,7 @@ func oneShots(n *apitest.Netd, lines string) string {
 // written from then on is read.
 type cutter struct {
 	shell.Caller
-	out  *sink
+	out  *transcript.Buffer
 	read string
 }
 
@@ -239,7 +190,7 @@ func TestForewarned(t *testing.T) {
 	n := apitest.New(t)
 	n.CommitNotes = []string{"The router answers at 192.168.5.1 then."}
 	n.Start(t)
-	var out sink
+	var out transcript.Buffer
 	o := options(n)
 	c := &cutter{Caller: o.API, out: &out}
 	o.API, o.Stdin, o.Stdout = c, strings.NewReader(""), &out
