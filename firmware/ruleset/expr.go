@@ -46,7 +46,7 @@ func (IPv4) Text() string { return "meta nfproto ipv4" }
 type L4 struct{ Protocol uint8 }
 
 // Text is nft syntax.
-func (e L4) Text() string { return "meta l4proto " + protocolName(e.Protocol) }
+func (e L4) Text() string { return "meta l4proto " + ProtocolName(e.Protocol) }
 
 // State matches any of these conntrack states (a bit mask).
 type State uint32
@@ -116,7 +116,7 @@ type Dport struct {
 }
 
 // Text is nft syntax.
-func (e Dport) Text() string { return protocolName(e.Protocol) + " dport " + strconv.Itoa(e.Port) }
+func (e Dport) Text() string { return ProtocolName(e.Protocol) + " dport " + strconv.Itoa(e.Port) }
 
 // Sport matches the protocol and the source port.
 type Sport struct {
@@ -125,7 +125,7 @@ type Sport struct {
 }
 
 // Text is nft syntax.
-func (e Sport) Text() string { return protocolName(e.Protocol) + " sport " + strconv.Itoa(e.Port) }
+func (e Sport) Text() string { return ProtocolName(e.Protocol) + " sport " + strconv.Itoa(e.Port) }
 
 // Echo matches an ICMP echo request.
 type Echo struct{}

@@ -32,7 +32,7 @@ func (t *Table) text(family string) string {
 		}
 	}
 	for _, h := range t.Helpers {
-		block("ct helper "+h.Name+" {", `type "`+h.Type+`" protocol `+protocolName(h.Protocol), "l3proto ip", "}")
+		block("ct helper "+h.Name+" {", `type "`+h.Type+`" protocol `+ProtocolName(h.Protocol), "l3proto ip", "}")
 	}
 	for _, o := range t.Foreign {
 		block("# " + o.Text())

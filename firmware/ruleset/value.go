@@ -90,11 +90,14 @@ func Interface(name string) Key {
 // MarkValue is a packet or connection mark as a field.
 func MarkValue(m uint32) Key { return Key([]byte{byte(m >> 24), byte(m >> 16), byte(m >> 8), byte(m)}) }
 
-// protocols are the names that nft prints, from /etc/protocols.
-func protocolName(p uint8) string {
+// ProtocolName is an IP protocol's name in nft's syntax and in what conntrack(8)
+// prints; its number when it has none here.
+func ProtocolName(p uint8) string {
 	switch p {
 	case 1:
 		return "icmp"
+	case 2:
+		return "igmp"
 	case 6:
 		return "tcp"
 	case 17:
@@ -105,6 +108,8 @@ func protocolName(p uint8) string {
 		return "esp"
 	case 51:
 		return "ah"
+	case 58:
+		return "icmpv6"
 	case 115:
 		return "l2tp"
 	}
@@ -129,7 +134,7 @@ func KeyText(types []Type, k Key) string {
 		case IPv4Addr:
 			b.WriteString(netip.AddrFrom4([4]byte([]byte(f))).String())
 		case InetProto:
-			b.WriteString(protocolName(f[0]))
+			b.WriteString(ProtocolName(f[0]))
 		case InetService:
 			b.WriteString(strconv.Itoa(int(f[0])<<8 | int(f[1])))
 		case IfName:

@@ -6,8 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
-	"strconv"
 	"time"
+
+	"github.com/culvert-fw/culvert/firmware/ruleset"
 )
 
 // Tuple is one direction of a connection. For GRE the ports are its keys: a
@@ -60,29 +61,7 @@ func (e *Entry) Offloaded() bool { return e.Status&(Offload|HWOffload) != 0 }
 func (e *Entry) DNATed() bool { return e.Status&DestNAT != 0 }
 
 // ProtocolName is the protocol as people call it, its number when it has no name.
-func (e *Entry) ProtocolName() string {
-	switch e.Protocol {
-	case 1:
-		return "icmp"
-	case 2:
-		return "igmp"
-	case 6:
-		return "tcp"
-	case 17:
-		return "udp"
-	case 47:
-		return "gre"
-	case 50:
-		return "esp"
-	case 51:
-		return "ah"
-	case 58:
-		return "icmpv6"
-	case 115:
-		return "l2tp"
-	}
-	return strconv.Itoa(int(e.Protocol))
-}
+func (e *Entry) ProtocolName() string { return ruleset.ProtocolName(e.Protocol) }
 
 // State is what conntrack(8) prints: the state of a TCP connection, of others
 // only whether there was no answer yet.
