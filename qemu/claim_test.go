@@ -143,26 +143,33 @@ func testClaim(t *testing.T, l *lab.Lab) {
 		t.Fatal(err)
 	}
 	l.Until("login with the new password", 60*time.Second, func() error {
-		c, err := l.SSHAs("192.168.1.1", ssh.Password(password))
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		s, err := c.NewSession()
-		if err != nil {
-			return err
-		}
-		defer s.Close()
-		out, err := s.CombinedOutput("show status")
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		return nil
+		_, err := ownersStatus(l)
+		return err
 	})
 	if c, err := l.SSHAs("192.168.1.1"); err == nil {
 		c.Close()
 		t.Error("a claimed router still lets anybody in")
 	}
+}
+
+// ownersStatus is the router's status by the owner's password.
+func ownersStatus(l *lab.Lab) (*api.Status, error) {
+	c, err := l.SSHAs("192.168.1.1", ssh.Password(password))
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	s, err := c.NewSession()
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	b, err := s.CombinedOutput("show status --json")
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", err, b)
+	}
+	st := new(api.Status)
+	return st, json.Unmarshal(b, st)
 }
 
 // testWrongLogins is an attack from the LAN: the router goes on routing, no
@@ -199,23 +206,10 @@ func testWrongLogins(t *testing.T, l *lab.Lab) {
 	if !regexp.MustCompile(`, [0-3](\.\d+)?% packet loss`).MatchString(out) {
 		t.Errorf("the router stopped routing under 50 wrong logins:\n%s", out)
 	}
-	var st api.Status
-	l.Until("the owner's login after the attack", 120*time.Second, func() error {
-		c, err := l.SSHAs("192.168.1.1", ssh.Password(password))
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		s, err := c.NewSession()
-		if err != nil {
-			return err
-		}
-		defer s.Close()
-		b, err := s.Output("show status --json")
-		if err != nil {
-			return err
-		}
-		return json.Unmarshal(b, &st)
+	var st *api.Status
+	l.Until("the owner's login after the attack", 120*time.Second, func() (err error) {
+		st, err = ownersStatus(l)
+		return err
 	})
 	for _, s := range st.Services {
 		if s.Restarts > 0 {
