@@ -26,15 +26,21 @@ func (s *Shell) key(line string, pos int, key rune) (string, int, bool) {
 	defer cancel()
 	cs, about := s.candidates(ctx, words, partial)
 	if key == '?' {
-		s.explain(line, cs, about)
+		s.explain(s.prompt(), line, cs, about)
 		return line, pos, true
 	}
+	return s.tab(s.prompt(), line, pos, partial, cs)
+}
+
+// tab completes the word partial, which ends at pos, as far as the candidates
+// agree; where they do not it shows them.
+func (s *Shell) tab(prompt, line string, pos int, partial string, cs []settings.Candidate) (string, int, bool) {
 	left, right := line[:pos], line[pos:]
-	words = wordsOf(cs)
+	words := wordsOf(cs)
 	switch {
 	case len(words) == 0:
 		if len(cs) > 0 { // a value that only the person knows
-			s.explain(line, cs, nil)
+			s.explain(prompt, line, cs, nil)
 		}
 		return line, pos, true
 	case len(words) == 1:
@@ -46,7 +52,7 @@ func (s *Shell) key(line string, pos int, key rune) (string, int, bool) {
 	default:
 		add := common(words)[len(partial):]
 		if add == "" {
-			s.explain(line, cs, nil)
+			s.explain(prompt, line, cs, nil)
 			return line, pos, true
 		}
 		left += add
@@ -79,13 +85,18 @@ func (s *Shell) candidates(ctx context.Context, words []string, partial string) 
 	if at.Live && (strings.HasPrefix(partial, "-") || at.complete == nil) {
 		all = append(all, settings.Candidate{Word: "--watch", Help: "again every second, until a key"})
 	}
+	return fitting(all, partial), a
+}
+
+// fitting are the candidates that begin with partial, and the placeholders.
+func fitting(all []settings.Candidate, partial string) []settings.Candidate {
 	var cs []settings.Candidate
 	for _, c := range all {
 		if placeholder(c.Word) || strings.HasPrefix(c.Word, partial) {
 			cs = append(cs, c)
 		}
 	}
-	return cs, a
+	return cs
 }
 
 func subCandidates(at *Command) []settings.Candidate {
@@ -123,23 +134,28 @@ func common(words []string) string {
 }
 
 // explain shows what may come next above the line being edited.
-func (s *Shell) explain(line string, cs []settings.Candidate, about *args) {
+func (s *Shell) explain(prompt, line string, cs []settings.Candidate, about *args) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s%s\n", s.prompt(), line)
+	fmt.Fprintf(&b, "%s%s\n", prompt, line)
 	if about != nil {
 		fmt.Fprintf(&b, "  %s: %s\n", usage(about.path, about.cmd), about.cmd.Help)
 	}
-	t := newTable("", "")
-	for _, c := range cs {
-		t.add("  "+c.Word, c.Help)
-	}
-	var body strings.Builder
-	t.write(&body, s.width())
-	b.WriteString(strings.TrimPrefix(body.String(), "\n"))
+	b.WriteString(s.choices(cs))
 	if len(cs) == 0 && about == nil {
 		b.WriteString("  Nothing fits here. Type help for the commands.\n")
 	}
 	fmt.Fprint(s.c, b.String())
+}
+
+// choices are candidates with their help, one a line.
+func (s *Shell) choices(cs []settings.Candidate) string {
+	t := newTable("", "")
+	for _, c := range cs {
+		t.add("  "+c.Word, c.Help)
+	}
+	var b strings.Builder
+	t.write(&b, s.width())
+	return strings.TrimPrefix(b.String(), "\n")
 }
 
 // fullPath writes shortened names of settings out, where only one can be

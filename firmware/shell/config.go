@@ -136,6 +136,11 @@ func runCommit(ctx context.Context, s *Shell, a args) error {
 		fmt.Fprintln(s.c, "No changes to commit.")
 		return nil
 	}
+	return s.commit(ctx, message, confirm)
+}
+
+// commit makes the candidate the running settings.
+func (s *Shell) commit(ctx context.Context, message string, confirm time.Duration) error {
 	if ps := s.cand.next.Validate(); len(ps) > 0 {
 		return ps
 	}

@@ -14,6 +14,7 @@ func Root() *Command {
 		showCommand(),
 		{Name: "set", Args: "PATH... VALUE", Help: "change a setting in the candidate", run: runSet, complete: completeSet,
 			Doc: "Nothing happens before `commit`. Tab and `?` show what may follow."},
+		setupCommand(),
 		{Name: "delete", Args: "PATH...", Help: "remove a setting or put it back to its default", run: runDelete, complete: completePath},
 		{Name: "compare", Args: "[REVISION [REVISION]]", Help: "what the candidate changes", run: runCompare,
 			Doc: "With one number: what changed between that revision and the running settings; with two: between them."},

@@ -184,10 +184,15 @@ func (s *Shell) run(ctx context.Context, a args) error {
 
 // ask puts a question; Ctrl-C is an answer to the command, not to the session.
 func (s *Shell) ask(prompt string, secret bool) (string, error) {
+	return s.askHelped(prompt, secret, nil)
+}
+
+// askHelped is ask with help at Tab and ?, as the line editor calls it.
+func (s *Shell) askHelped(prompt string, secret bool, help func(line string, pos int, key rune) (string, int, bool)) (string, error) {
 	if t := s.o.Terminal; t != nil {
 		t.in.running(nil)
 		t.history.off = true
-		t.onKey(nil)
+		t.onKey(help)
 		defer func() {
 			t.history.off = false
 			t.onKey(s.key)
