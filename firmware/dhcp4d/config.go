@@ -27,10 +27,10 @@ type Config struct {
 	Reserved []string
 }
 
-// Static is a device that always gets the same address.
+// Static is a device that always gets the same address, or the same name.
 type Static struct {
 	MAC  net.HardwareAddr
-	Addr netip.Addr // in the LAN, inside or outside the pool
+	Addr netip.Addr // in the LAN, inside or outside the pool; invalid: any of the pool
 	Name string     // DNS label; the client's own name when empty
 }
 
@@ -63,11 +63,11 @@ func (c *Config) Validate() error {
 		switch {
 		case len(s.MAC) != 6:
 			return fmt.Errorf("DHCP server: fixed address %s: %q is no Ethernet address", s.Addr, s.MAC)
-		case !c.isHost(s.Addr) || s.Addr == c.Router.Addr():
+		case s.Addr.IsValid() && (!c.isHost(s.Addr) || s.Addr == c.Router.Addr()):
 			return fmt.Errorf("DHCP server: fixed address %s of %s: must be a free host of %s", s.Addr, s.MAC, c.Router.Masked())
 		case macs[s.MAC.String()]:
-			return fmt.Errorf("DHCP server: %s has two fixed addresses", s.MAC)
-		case addrs[s.Addr]:
+			return fmt.Errorf("DHCP server: %s is two devices", s.MAC)
+		case s.Addr.IsValid() && addrs[s.Addr]:
 			return fmt.Errorf("DHCP server: the fixed address %s belongs to two devices", s.Addr)
 		}
 		macs[s.MAC.String()], addrs[s.Addr] = true, true

@@ -8,6 +8,26 @@ import (
 	"testing/synctest"
 )
 
+// TestNameByMAC: a device that has a name and no fixed address gets any
+// address, and nobody else the name.
+func TestNameByMAC(t *testing.T) {
+	phone := []Static{{MAC: mac(1), Name: "phone"}, {MAC: mac(2), Name: "tv"}}
+	bubble(t, func(o *Options) { o.Config.Static = phone }, func(t *testing.T, l *lan) {
+		for n, want := range map[int]string{1: "phone", 2: "tv", 3: "phone-2"} {
+			h := l.host(n)
+			h.name = "phone"
+			a := h.get()
+			if x := l.lease(a); x == nil || x.Hostname != want || x.Static || !l.Server.t.cfg.inPool(a) {
+				t.Errorf("device %d: %+v, want the name %s", n, x, want)
+			}
+			h.renew(a)
+			if again := h.get(); again != a {
+				t.Errorf("device %d: %s, then %s", n, a, again)
+			}
+		}
+	})
+}
+
 // TestSquatting: no device gets a name that others look up and trust, however
 // it asks for it and whenever it became one, and the log says so once.
 func TestSquatting(t *testing.T) {

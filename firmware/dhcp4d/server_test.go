@@ -594,7 +594,7 @@ func TestValidate(t *testing.T) {
 		"ends before":          func(c *Config) { c.PoolStart, c.PoolEnd = c.PoolEnd, c.PoolStart },
 		"must be a free host":  func(c *Config) { c.Static = []Static{{MAC: mac(1), Addr: ip("192.168.1.1")}} },
 		"no Ethernet":          func(c *Config) { c.Static = []Static{{Addr: ip("192.168.1.2")}} },
-		"two fixed addresses":  func(c *Config) { c.Static = []Static{{mac(1), ip("192.168.1.2"), ""}, {mac(1), ip("192.168.1.3"), ""}} },
+		"is two devices":       func(c *Config) { c.Static = []Static{{mac(1), ip("192.168.1.2"), ""}, {mac(1), ip("192.168.1.3"), ""}} },
 		"belongs to two":       func(c *Config) { c.Static = []Static{{mac(1), ip("192.168.1.2"), ""}, {mac(2), ip("192.168.1.2"), ""}} },
 		"192.168.2.1 is no ho": func(c *Config) { c.PoolStart = ip("192.168.2.1") },
 	} {

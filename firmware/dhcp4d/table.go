@@ -77,8 +77,17 @@ func (t *table) setConfig(cfg Config) {
 	t.cfg = cfg
 	t.static, t.fixed = map[string]Static{}, map[netip.Addr]string{}
 	for _, s := range cfg.Static {
-		t.static[s.MAC.String()], t.fixed[s.Addr] = s, s.MAC.String()
+		t.static[s.MAC.String()] = s
+		if s.Addr.IsValid() {
+			t.fixed[s.Addr] = s.MAC.String()
+		}
 	}
+}
+
+// place is a device's fixed address, false when it has none.
+func (t *table) place(mac string) (netip.Addr, bool) {
+	a := t.static[mac].Addr
+	return a, a.IsValid()
 }
 
 // reconfigure takes a new configuration. When the subnet is another one the
@@ -122,8 +131,8 @@ func (t *table) reconfigure(cfg Config) {
 // follow returns the address in the LAN for a lease from another subnet: the
 // device's fixed one, or the one with the same host part.
 func (t *table) follow(mac string, addr netip.Addr) netip.Addr {
-	if s, ok := t.static[mac]; ok {
-		return s.Addr
+	if a, ok := t.place(mac); ok {
+		return a
 	}
 	return addrOf(num(t.cfg.Router.Masked().Addr()) | num(addr)&hostMask(t.cfg.Router))
 }
@@ -175,7 +184,7 @@ func (t *table) permitted(c client, addr netip.Addr) bool {
 		return mac == c.mac
 	}
 	// A device with a fixed address belongs there, unless that is taken.
-	if s, ok := t.static[c.mac]; ok && !t.occupied(c, s.Addr) {
+	if a, ok := t.place(c.mac); ok && !t.occupied(c, a) {
 		return false
 	}
 	return t.cfg.inPool(addr)
@@ -190,11 +199,11 @@ func (t *table) occupied(c client, addr netip.Addr) bool {
 // choose finds the address to offer and holds it (RFC 2131 section 4.3.1).
 // Fresh ones were not this client's before. It returns nil when there is none.
 func (t *table) choose(c client, want netip.Addr) (b *binding, fresh bool) {
-	if s, ok := t.static[c.mac]; ok && !t.occupied(c, s.Addr) {
-		if b := t.byAddr[s.Addr]; b != nil && b.state != abandoned {
+	if a, ok := t.place(c.mac); ok && !t.occupied(c, a) {
+		if b := t.byAddr[a]; b != nil && b.state != abandoned {
 			return b, false
 		}
-		return t.hold(c, s.Addr), false
+		return t.hold(c, a), false
 	}
 	if b := t.byKey[c.key]; b != nil && t.permitted(c, b.addr) {
 		if b.state == offered {

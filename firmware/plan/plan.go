@@ -73,14 +73,14 @@ type DHCPServer struct {
 	Short  time.Duration
 	Domain string // "lan"
 	DNS    []netip.Addr
-	Hosts  []Host // fixed addresses, ordered by address
+	Hosts  []Host // named devices, ordered by address and name
 }
 
-// Host is a named device with a fixed address.
+// Host is a named device.
 type Host struct {
 	Name string
 	MAC  string
-	Addr netip.Addr
+	Addr netip.Addr // its fixed address; invalid: that of its lease
 }
 
 // DHCPClient configures the WAN's DHCP client.
@@ -208,12 +208,18 @@ func hosts(s *settings.Settings) []Host {
 	for name, h := range s.LAN.Hosts {
 		hs = append(hs, Host{Name: name, MAC: h.MAC, Addr: h.Address})
 	}
-	slices.SortFunc(hs, func(a, b Host) int { return a.Addr.Compare(b.Addr) })
+	slices.SortFunc(hs, func(a, b Host) int {
+		if c := a.Addr.Compare(b.Addr); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
 	return hs
 }
 
 // names are those of fixed hosts and of leases. What a person named keeps that
-// name, and a lease from before the LAN moved does not count.
+// name, which nobody else has, and a lease from before the LAN moved does not
+// count.
 func names(lan netip.Prefix, hosts []Host, leases []facts.Lease) []Name {
 	var ns []Name
 	taken := func(l facts.Lease) bool {
@@ -221,9 +227,19 @@ func names(lan netip.Prefix, hosts []Host, leases []facts.Lease) []Name {
 			slices.ContainsFunc(hosts, func(h Host) bool { return h.Addr == l.Addr })
 	}
 	for _, h := range hosts {
-		ns = append(ns, Name{h.Name, h.Addr})
+		if h.Addr.IsValid() {
+			ns = append(ns, Name{h.Name, h.Addr})
+		}
 	}
 	for _, l := range leases {
+		for _, h := range hosts {
+			switch {
+			case h.MAC == l.MAC && !h.Addr.IsValid():
+				l.Name = h.Name
+			case h.Name == l.Name && h.MAC != l.MAC:
+				l.Name = ""
+			}
+		}
 		if l.Name != "" && lan.Contains(l.Addr) && !taken(l) {
 			ns = append(ns, Name{l.Name, l.Addr})
 		}

@@ -16,7 +16,7 @@ type Candidate struct {
 // Complete tells what may come next after `set` and words; the last of words
 // is what was typed of the next one so far, "" when nothing was.
 func Complete(s *Settings, words []string) []Candidate {
-	return (&completion{values: true, hosts: s.LAN.Hosts}).run(s, words)
+	return (&completion{values: true, hosts: s.LAN.Hosts, groups: s.LAN.Groups}).run(s, words)
 }
 
 // CompletePath is Complete for `delete` and `show settings`: paths, entries
@@ -28,6 +28,7 @@ func CompletePath(s *Settings, words []string) []Candidate {
 type completion struct {
 	values bool
 	hosts  map[string]Host
+	groups map[string]Group
 	out    []Candidate
 }
 
@@ -147,14 +148,30 @@ func (c *completion) value(n *Node, v reflect.Value) {
 	c.add("<"+n.Type+">", help)
 }
 
-// devices offers the names of lan hosts where one may be typed.
+// devices offers the names of lan hosts and lan groups where one may be typed.
 func (c *completion) devices(n *Node) {
-	if n.format != "device" && n.format != "devices" {
+	if n.format != "device" && n.format != "devices" && n.format != "members" {
 		return
 	}
+	fresh := func(name string) bool {
+		return !slices.ContainsFunc(c.out, func(x Candidate) bool { return x.Word == name })
+	}
 	for _, name := range sortedKeys(c.hosts) {
-		if !slices.ContainsFunc(c.out, func(x Candidate) bool { return x.Word == name }) {
-			c.add(name, c.hosts[name].Address.String())
+		h := c.hosts[name]
+		switch {
+		case !fresh(name):
+		case h.Address.IsValid():
+			c.add(name, h.Address.String())
+		case n.format != "device":
+			c.add(name, h.MAC)
+		}
+	}
+	if n.format != "devices" {
+		return
+	}
+	for _, name := range sortedKeys(c.groups) {
+		if fresh(name) {
+			c.add(name, "group: "+strings.Join(c.groups[name].Members, " "))
 		}
 	}
 }

@@ -18,9 +18,11 @@ func formatText(format string) (typ, allowed string) {
 	case "device":
 		return "device", "an IPv4 address of the LAN, or a name of lan hosts"
 	case "devices":
+		return "device", "IPv4 addresses and prefixes of the LAN, and names of lan hosts and lan groups"
+	case "members":
 		return "device", "IPv4 addresses and prefixes of the LAN, and names of lan hosts"
 	case "servers":
-		return "server", "IPv4 addresses and prefixes, e.g. 198.51.100.1 or 198.51.100.0/24"
+		return "server", "IPv4 addresses and prefixes, and DNS names, e.g. 198.51.100.1, 198.51.100.0/24 or vpn.example.com"
 	case "mac":
 		return "mac", "six pairs of hex digits of one device, e.g. 02:00:00:00:00:01"
 	case "key":
@@ -44,18 +46,14 @@ func checkFormat(format, s string) error {
 		ok, text = isHost(s), "not a host name or IPv4 address"
 	case "device":
 		ok, text = isDevice(s), "neither an IPv4 address nor a name"
-	case "devices":
+	case "devices", "members":
 		if strings.Contains(s, "/") {
 			return checkPrefix(s)
 		}
-		// A host may have the name any, but here it has another meaning.
-		ok, text = isDevice(s) && s != "any", "neither an IPv4 address or prefix nor a name"
+		// A host may have such a name, but here it has another meaning.
+		ok, text = isDevice(s) && s != "any" && s != "none", "neither an IPv4 address or prefix nor a name"
 	case "servers":
-		if strings.Contains(s, "/") {
-			return checkPrefix(s)
-		}
-		a, err := netip.ParseAddr(s)
-		ok, text = err == nil && a.Is4() && !badUnicast(a), "not an IPv4 address or prefix"
+		return checkServer(s)
 	case "mac":
 		ok, text = isMAC(s), "not a device's hardware address"
 	case "key":

@@ -12,9 +12,10 @@ import (
 // LAN is the bridge br-lan and what is served on it.
 type LAN struct {
 	// Address is the router's address with the prefix length of the LAN.
-	Address netip.Prefix    `json:"address" help:"the router's LAN address and prefix, e.g. 192.168.1.1/24"`
-	DHCP    DHCP            `json:"dhcp" help:"addresses for devices"`
-	Hosts   map[string]Host `json:"hosts,omitempty" schema:"format=label,count=1024" help:"named devices with a fixed address"`
+	Address netip.Prefix     `json:"address" help:"the router's LAN address and prefix, e.g. 192.168.1.1/24"`
+	DHCP    DHCP             `json:"dhcp" help:"addresses for devices"`
+	Hosts   map[string]Host  `json:"hosts,omitempty" schema:"format=label,count=1024" help:"named devices, known by their hardware address"`
+	Groups  map[string]Group `json:"groups,omitempty" schema:"format=label,count=64" help:"names for several devices, for lists of devices"`
 }
 
 // DHCP is the LAN's DHCPv4 server.
@@ -26,10 +27,11 @@ type DHCP struct {
 	LeaseTime Duration `json:"lease-time" schema:"min=2m,max=30d" help:"how long a lease lasts, e.g. 12h"`
 }
 
-// Host is a named device: its MAC gets this address, its name is in DNS.
+// Host is a named device: its MAC gets this address, its name is in DNS. One
+// without an address has that of its lease.
 type Host struct {
 	MAC     string     `json:"mac" schema:"format=mac" help:"hardware address, e.g. 02:00:00:00:00:01"`
-	Address netip.Addr `json:"address" help:"its fixed LAN address"`
+	Address netip.Addr `json:"address,omitzero" help:"its fixed LAN address; none = that of its lease"`
 }
 
 // maxPool bounds the DHCP pool: each address costs the server memory.
@@ -75,6 +77,7 @@ func checkLAN(c *check) {
 		}
 		addrs[h.Address] = name
 	}
+	checkGroups(c)
 }
 
 func checkPool(c *check, l *LAN) {

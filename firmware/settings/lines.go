@@ -138,13 +138,21 @@ func walkLines(n *Node, v reflect.Value, path []string, out *[]line) {
 	}
 }
 
-// entryWords are an entry's switch and leaves. Entries hold leaves only.
+// entryWords are an entry's switch, its leaves, and a list, which is last.
 func entryWords(n *Node, v reflect.Value) []string {
 	var w []string
 	if n.Self != nil {
 		w = append(w, n.Self.text(v.Field(n.Self.field)))
 	}
 	for _, c := range n.Children {
+		if c.Kind == List {
+			if t := c.texts(v.Field(c.field)); len(t) > 0 {
+				w = append(append(w, c.Name), t...)
+			} else {
+				w = append(w, c.Name, c.Empty)
+			}
+			continue
+		}
 		if f := v.Field(c.field); !f.IsZero() || (!c.optional && c.check(f) == nil) {
 			if t := c.text(f); t != "" {
 				w = append(w, c.Name, t)

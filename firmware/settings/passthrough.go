@@ -37,16 +37,21 @@ func defaultPassthrough() Passthrough {
 }
 
 // Prefixes are the addresses that words name, sorted and without overlap.
-// Names are those of lan hosts; unknown ones name nothing.
+// Names are those of lan hosts and lan groups; unknown ones name nothing.
 func (s *Settings) Prefixes(words []string) []netip.Prefix {
 	var all []netip.Prefix
-	for _, w := range words {
+	for _, w := range s.Members(words) {
 		if p, err := netip.ParsePrefix(w); err == nil {
 			all = append(all, p.Masked())
 		} else if a, ok := s.Device(w); ok && a.IsValid() {
 			all = append(all, netip.PrefixFrom(a, a.BitLen()))
 		}
 	}
+	return Disjoint(all)
+}
+
+// Disjoint sorts prefixes and leaves out those that others hold.
+func Disjoint(all []netip.Prefix) []netip.Prefix {
 	// Two prefixes are disjoint or one holds the other: the wider comes first.
 	slices.SortFunc(all, func(a, b netip.Prefix) int {
 		if c := a.Addr().Compare(b.Addr()); c != 0 {
@@ -68,18 +73,10 @@ func checkPassthrough(c *check) {
 	for _, s := range c.s.Firewall.Servers() {
 		serves[s.Name] = s
 	}
-	lan := c.s.LAN.Address
 	for _, p := range c.s.Passthrough.Protocols() {
-		path := "passthrough " + p.Name + " devices"
-		for _, w := range p.Devices {
-			if x, err := netip.ParsePrefix(w); err != nil {
-				c.device(path, w)
-			} else if lan.IsValid() && x.Addr().Is4() && (x.Bits() < lan.Bits() || !lan.Contains(x.Addr())) {
-				c.addf(path, w, "not a part of the LAN", "a prefix in "+lan.Masked().String())
-			}
-		}
+		c.devices("passthrough "+p.Name+" devices", p.Devices, true)
 		s, ok := serves[p.Name]
-		if a, known := c.s.Device(s.Device); ok && known && p.Enabled && len(p.Devices) > 0 &&
+		if a, known := c.s.Device(s.Device); ok && known && a.IsValid() && p.Enabled && len(p.Devices) > 0 &&
 			!slices.ContainsFunc(c.s.Prefixes(p.Devices), func(x netip.Prefix) bool { return x.Contains(a) }) {
 			c.addf(s.Path()+" to", s.Device, "not among passthrough "+p.Name+" devices", "one of them, or add it there")
 		}

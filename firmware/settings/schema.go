@@ -15,7 +15,7 @@ type Kind int
 const (
 	Area  Kind = iota // a fixed set of children
 	Map               // named entries, all alike
-	Entry             // one of those: a fixed set of leaves
+	Entry             // one of those: a fixed set of leaves, the last of which may be a List
 	List              // values of one type, in order
 	Leaf              // one value
 )

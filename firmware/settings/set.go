@@ -148,6 +148,9 @@ func Delete(s *Settings, words []string) error {
 	if s.System.Admin.Password != "" && c.System.Admin.Password == "" && len(c.System.Admin.Keys) == 0 {
 		return errors.New("without a password and keys nobody could log in; add a key first, with the command: key")
 	}
+	if err := groupsInUse(s, c); err != nil {
+		return err
+	}
 	*s = *c
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,6 +32,9 @@ func full(t testing.TB) *Settings {
 		set lan dhcp off start 5 end 600 lease-time 1d
 		set lan hosts tv mac 02:00:00:00:00:01 address 10.0.0.7
 		set lan hosts nas mac 02:00:00:00:00:02 address 10.0.0.8
+		set lan hosts phone mac 02:00:00:00:00:03
+		set lan groups kids members phone tv 10.0.3.0/24
+		set lan groups empty members none
 		set wan mode static mtu 1400
 		set wan static address 203.0.113.2/24 gateway 203.0.113.1
 		set dns cache-size 0 upstreams 9.9.9.9 1.1.1.1
@@ -38,6 +42,8 @@ func full(t testing.TB) *Settings {
 		set firewall forward web port 8080 to 10.0.0.8 to-port 80
 		set firewall forward game off protocol udp port 3074 to 10.0.0.7
 		set passthrough pptp off
+		set passthrough ipsec devices kids nas
+		set passthrough ipsec servers VPN.example.com. 198.51.100.0/24
 		set ssh port 2222 wan on`); out != "" {
 		t.Fatal(out)
 	}
@@ -100,7 +106,9 @@ func TestJSONRoundTrip(t *testing.T) {
 // Delete of each line's path leads back to the default.
 func TestDeleteAll(t *testing.T) {
 	s := full(t)
-	for _, l := range Lines(s) {
+	lines := Lines(s)
+	group := slices.Index(lines, "set lan groups kids members phone tv 10.0.3.0/24")
+	for _, l := range append(slices.Delete(slices.Clone(lines), group, group+1), lines[group]) { // it is in a list
 		words, _ := Split(l)
 		n := 2
 		for n < len(words) {
@@ -116,8 +124,8 @@ func TestDeleteAll(t *testing.T) {
 			t.Errorf("delete %q: %v", words[1:n], err)
 		}
 	}
-	if lines := Compare(Default(), s); len(lines) != 0 {
-		t.Errorf("left over:\n%s", text(lines))
+	if left := Compare(Default(), s); len(left) != 0 {
+		t.Errorf("left over:\n%s", text(left))
 	}
 }
 
@@ -224,6 +232,20 @@ func TestLargestFits(t *testing.T) {
 	for i := range 1024 {
 		s.LAN.Hosts[fmt.Sprintf("%s%05d", name, i)] = Host{MAC: fmt.Sprintf("02:00:00:00:%02x:%02x", i/256, i%256), Address: Nth(s.LAN.Address, 1000+i)}
 	}
+	s.LAN.Groups = map[string]Group{}
+	for i := range 64 {
+		var g Group
+		for j := range 128 {
+			g.Members = append(g.Members, fmt.Sprintf("%s%05d", name, j))
+		}
+		s.LAN.Groups["g"+name+fmt.Sprint(100+i)] = g
+	}
+	for _, p := range s.Passthrough.Protocols() {
+		for i := range 256 {
+			p.Devices = append(p.Devices, fmt.Sprintf("%s%05d", name, i))
+			p.Servers = append(p.Servers, strings.Repeat(strings.Repeat("n", 61)+".", 4)+fmt.Sprintf("%03d", i)+"xy")
+		}
+	}
 	for i := range 32 {
 		k := []byte(testKey[:80] + " ")
 		copy(k[40:42], fmt.Sprintf("%02d", i))
@@ -276,9 +298,9 @@ func TestLookup(t *testing.T) {
 func TestLinesAt(t *testing.T) {
 	s := full(t)
 	tests := map[string]string{
-		"passthrough":                "set passthrough pptp off\nset passthrough l2tp on\nset passthrough ipsec on\n",
+		"passthrough":                "set passthrough pptp off\nset passthrough l2tp on\nset passthrough ipsec on\nset passthrough ipsec devices kids nas\nset passthrough ipsec servers vpn.example.com 198.51.100.0/24\n",
 		"passthrough pptp":           "set passthrough pptp off\n",
-		"lan hosts":                  "set lan hosts nas mac 02:00:00:00:00:02 address 10.0.0.8\nset lan hosts tv mac 02:00:00:00:00:01 address 10.0.0.7\n",
+		"lan hosts":                  "set lan hosts nas mac 02:00:00:00:00:02 address 10.0.0.8\nset lan hosts phone mac 02:00:00:00:00:03\nset lan hosts tv mac 02:00:00:00:00:01 address 10.0.0.7\n",
 		"lan hosts tv":               "set lan hosts tv mac 02:00:00:00:00:01 address 10.0.0.7\n",
 		"lan hosts tv mac":           "set lan hosts tv mac 02:00:00:00:00:01 address 10.0.0.7\n",
 		"lan hosts t":                "",

@@ -90,8 +90,11 @@ func (n *Node) scan(v reflect.Value, text string) error {
 		}
 		*p = i
 	default:
-		if n.format == "mac" {
+		switch n.format {
+		case "mac":
 			text = normalMAC(text)
+		case "servers":
+			text = normalName(text)
 		}
 		v.SetString(text)
 	}

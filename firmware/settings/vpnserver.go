@@ -3,7 +3,6 @@ package settings
 import (
 	"net/netip"
 	"strconv"
-	"strings"
 )
 
 // VPNServers are the LAN's VPN servers that the Internet reaches, one a
@@ -100,6 +99,11 @@ func (s *Settings) Devices(fn func(*string)) {
 			fn(&p.Devices[i])
 		}
 	}
+	for _, g := range s.LAN.Groups {
+		for i := range g.Members {
+			fn(&g.Members[i])
+		}
+	}
 }
 
 // checkVPNServers finds what is wrong with devices and ports; taken are the
@@ -136,7 +140,7 @@ func checkVPNServers(c *check, taken map[wanPort]string) {
 	}
 }
 
-// device checks that a word names a device of the LAN.
+// device checks that a word names a device of the LAN whose address is known.
 func (c *check) device(path, word string) {
 	if checkFormat("device", word) != nil {
 		return // reported as a bad value
@@ -145,11 +149,9 @@ func (c *check) device(path, word string) {
 	a, ok := c.s.Device(word)
 	switch {
 	case !ok:
-		names := "no names are set"
-		if hosts := sortedKeys(c.s.LAN.Hosts); len(hosts) > 0 {
-			names = strings.Join(hosts[:min(len(hosts), 10)], ", ")
-		}
-		c.addf(path, word, "no device of that name", lanRange(lan)+"; or a name of lan hosts: "+names)
+		c.addf(path, word, "no device of that name", lanRange(lan)+"; "+c.names())
+	case !a.IsValid():
+		c.addf(path, word, "this device has no fixed address", "one that has; or set lan hosts "+word+" address "+orAddress(lan))
 	case !a.Is4() || !lan.IsValid() || !lan.Addr().Is4(): // reported elsewhere
 	case a == lan.Addr():
 		c.addf(path, word, "this is the router itself", lanRange(lan))
