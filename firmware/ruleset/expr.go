@@ -145,17 +145,18 @@ type Field uint8
 
 // Fields.
 const (
-	FieldProtocol Field = iota + 1 // meta l4proto
-	FieldSport                     // th sport
-	FieldDport                     // th dport
-	FieldSource                    // ip saddr
-	FieldDest                      // ip daddr
-	FieldIif                       // iifname
-	FieldOif                       // oifname
+	FieldProtocol    Field = iota + 1 // meta l4proto
+	FieldSport                        // th sport
+	FieldDport                        // th dport
+	FieldSource                       // ip saddr
+	FieldDest                         // ip daddr
+	FieldIif                          // iifname
+	FieldOif                          // oifname
+	FieldEtherSource                  // ether saddr; matches nothing on links without Ethernet's header
 )
 
 var fieldNames = [...]string{FieldProtocol: "meta l4proto", FieldSport: "th sport", FieldDport: "th dport", FieldSource: "ip saddr",
-	FieldDest: "ip daddr", FieldIif: "iifname", FieldOif: "oifname", FieldSPI: "@th,0,32", FieldCookieHigh: "@th,64,32",
+	FieldDest: "ip daddr", FieldIif: "iifname", FieldOif: "oifname", FieldEtherSource: "ether saddr", FieldSPI: "@th,0,32", FieldCookieHigh: "@th,64,32",
 	FieldCookieLow: "@th,96,32", FieldNextPayload: "@th,192,8", FieldExchange: "@th,208,8",
 	FieldQuotedProtocol: "@th,136,8", FieldQuotedSource: "@th,160,32", FieldQuotedDest: "@th,192,32", FieldQuotedSPI: "@th,224,32",
 	FieldQuotedPorts: "@th,224,32", FieldQuotedCookieHigh: "@th,288,32", FieldQuotedCookieLow: "@th,320,32"}

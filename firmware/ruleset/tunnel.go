@@ -11,11 +11,11 @@ import (
 // Fields of headers that nft has no name for in a concatenation: it prints
 // their offset and length in bits.
 const (
-	FieldSPI         Field = iota + FieldOif + 1 // ESP: security parameters index, RFC 4303
-	FieldCookieHigh                              // IKE: initiator's SPI, first half, RFC 7296 3.1
-	FieldCookieLow                               // and second half
-	FieldNextPayload                             // IKE: type of the first payload
-	FieldExchange                                // IKE: exchange type
+	FieldSPI         Field = iota + FieldEtherSource + 1 // ESP: security parameters index, RFC 4303
+	FieldCookieHigh                                      // IKE: initiator's SPI, first half, RFC 7296 3.1
+	FieldCookieLow                                       // and second half
+	FieldNextPayload                                     // IKE: type of the first payload
+	FieldExchange                                        // IKE: exchange type
 	// Of the packet that an ICMP error quotes, behind a header without options.
 	FieldQuotedProtocol
 	FieldQuotedSource

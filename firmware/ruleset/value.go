@@ -16,10 +16,11 @@ const (
 	InetService
 	IfName
 	Mark
+	EtherAddr
 )
 
-var typeNames = [...]string{IPv4Addr: "ipv4_addr", InetProto: "inet_proto", InetService: "inet_service", IfName: "ifname", Mark: "mark"}
-var typeSizes = [...]int{IPv4Addr: 4, InetProto: 1, InetService: 2, IfName: 16, Mark: 4}
+var typeNames = [...]string{IPv4Addr: "ipv4_addr", InetProto: "inet_proto", InetService: "inet_service", IfName: "ifname", Mark: "mark", EtherAddr: "ether_addr"}
+var typeSizes = [...]int{IPv4Addr: 4, InetProto: 1, InetService: 2, IfName: 16, Mark: 4, EtherAddr: 6}
 
 // String is nft's name of the type.
 func (t Type) String() string {
@@ -71,6 +72,18 @@ func Cat(fields ...Key) Key {
 // Addr is an IPv4 address as a field.
 func Addr(a netip.Addr) Key {
 	b := a.Unmap().As4()
+	return Key(b[:])
+}
+
+// Ether is a MAC (EUI-48, as 02:00:00:00:00:01) as a field; what is none is
+// that of no device.
+func Ether(mac string) Key {
+	var b [8]byte
+	for i := range 6 {
+		if v, err := strconv.ParseUint(mac[min(3*i, len(mac)):min(3*i+2, len(mac))], 16, 8); err == nil {
+			b[i] = byte(v)
+		}
+	}
 	return Key(b[:])
 }
 
@@ -139,6 +152,16 @@ func KeyText(types []Type, k Key) string {
 			b.WriteString(strconv.Itoa(int(f[0])<<8 | int(f[1])))
 		case IfName:
 			b.WriteString(strconv.Quote(strings.TrimRight(string(f), "\x00")))
+		case EtherAddr:
+			for i, c := range []byte(f[:6]) {
+				if i > 0 {
+					b.WriteByte(':')
+				}
+				if c < 16 {
+					b.WriteByte('0')
+				}
+				b.WriteString(strconv.FormatUint(uint64(c), 16))
+			}
 		case Mark:
 			n := uint64(f[0])<<24 | uint64(f[1])<<16 | uint64(f[2])<<8 | uint64(f[3])
 			h := strconv.FormatUint(n, 16)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -218,6 +219,8 @@ func loadAt(fields ruleset.Fields, slot int) ([]expr.Any, error) {
 			out, n = append(out, meta(expr.MetaKeyIIFNAME, slot)...), 4
 		case ruleset.FieldOif:
 			out, n = append(out, meta(expr.MetaKeyOIFNAME, slot)...), 4
+		case ruleset.FieldEtherSource:
+			out, n = append(out, &expr.Payload{DestRegister: register(slot), Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6}), 2
 		default:
 			o, size, ok := headerField(f)
 			if !ok {
@@ -229,8 +232,12 @@ func loadAt(fields ruleset.Fields, slot int) ([]expr.Any, error) {
 	}
 	for _, f := range fields {
 		if f == ruleset.FieldSource || f == ruleset.FieldDest {
-			return append(ipv4(), out...), nil
+			out = append(ipv4(), out...)
+			break
 		}
+	}
+	if slices.Contains(fields, ruleset.FieldEtherSource) {
+		out = append(join(meta(expr.MetaKeyIIFTYPE, 0), eq(binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER))), out...)
 	}
 	return out, nil
 }

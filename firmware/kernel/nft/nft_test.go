@@ -100,6 +100,8 @@ func everything() *rs.Table {
 				{Key: addr("10.1.2.3") + "", End: "", Why: ""},
 				{Key: addr("192.0.2.10"), End: addr("192.0.2.20")},
 				{Key: addr("240.0.0.0"), End: addr("255.255.255.255"), Why: "to the very end"}}},
+			{Name: "stations", Key: []rs.Type{rs.EtherAddr, rs.IPv4Addr}, Elements: []rs.Element{
+				el(rs.Cat(rs.Ether("02:00:00:00:00:0a"), addr("192.168.1.10")), "laptop"), el(rs.Cat(rs.Ether("fe:dc:ba:98:76:54"), addr("192.168.1.11")), "")}},
 			{Name: "high", Key: []rs.Type{rs.InetService}, Interval: true, Elements: []rs.Element{
 				{Key: rs.PortNumber(1024), End: rs.PortNumber(2047)}, {Key: rs.PortNumber(49152), End: rs.PortNumber(65535)}}},
 			{Name: "learned", Key: []rs.Type{rs.IPv4Addr, rs.IPv4Addr}, Data: []rs.Type{rs.IPv4Addr}, Learned: true, Timeout: 8 * time.Hour, Size: 8192},
@@ -128,6 +130,8 @@ func everything() *rs.Table {
 			}},
 			{Name: "sub", Rules: []rs.Rule{rs.R(strings.Repeat("long ", 40), rs.DNATed{}, accept),
 				rs.R("", rs.Sport{Protocol: rs.UDP, Port: 68}, rs.Dport{Protocol: rs.UDP, Port: 67}, rs.Verdict{Kind: rs.Return})}},
+			{Name: "by_mac", Rules: []rs.Rule{rs.R("", rs.Iif{Name: "br-lan"}, rs.In{Key: rs.Fields{rs.FieldEtherSource, rs.FieldSource}, Set: "stations"}, accept),
+				rs.R("", rs.In{Key: rs.Fields{rs.FieldEtherSource, rs.FieldSource}, Set: "stations", Not: true}, drop)}},
 			{Name: "dstnat", Type: "nat", Hook: rs.Prerouting, Priority: -100, Rules: []rs.Rule{
 				rs.R("", rs.In{Key: rs.Fields{rs.FieldDest}, Set: "addrs"}, rs.DNAT{Key: rs.ProtocolPort(), Map: "forwards"})}},
 			{Name: "srcnat", Type: "nat", Hook: rs.Postrouting, Priority: 100, Rules: []rs.Rule{

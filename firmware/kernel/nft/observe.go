@@ -243,7 +243,7 @@ func types(m uint32) []ruleset.Type {
 	var out []ruleset.Type
 	for ; m != 0; m >>= 6 {
 		t := ruleset.Type(0)
-		for _, k := range [...]ruleset.Type{ruleset.IPv4Addr, ruleset.InetProto, ruleset.InetService, ruleset.IfName, ruleset.Mark} {
+		for _, k := range [...]ruleset.Type{ruleset.IPv4Addr, ruleset.InetProto, ruleset.InetService, ruleset.IfName, ruleset.Mark, ruleset.EtherAddr} {
 			if typeMagic(k) == m&0x3f {
 				t = k
 			}

@@ -22,6 +22,8 @@ func typeMagic(t ruleset.Type) uint32 {
 	switch t {
 	case ruleset.IPv4Addr:
 		return 7
+	case ruleset.EtherAddr:
+		return 9
 	case ruleset.InetProto:
 		return 12
 	case ruleset.InetService:
