@@ -279,7 +279,19 @@ type Connection struct {
 
 // Firewall is the table the kernel holds, as netd last saw it.
 type Firewall struct {
-	Ruleset []string `json:"ruleset"` // in nft's syntax, counters included
+	Ruleset []string    `json:"ruleset"` // in nft's syntax, counters included
+	Servers []VPNServer `json:"vpn_servers"`
+}
+
+// VPNServer is a VPN server on the LAN.
+type VPNServer struct {
+	Protocol string     `json:"protocol"`         // as in firewall vpn-server
+	Device   string     `json:"device"`           // as set: an address or a name
+	Address  netip.Addr `json:"address,omitzero"` // of the device
+	Ports    []string   `json:"ports"`            // on the WAN's address: "udp 500", "tcp 8443 to 443", "esp"
+	InEffect bool       `json:"in_effect"`        // peers on the Internet reach it
+	Reason   string     `json:"reason,omitempty"` // why they don't
+	Peers    []string   `json:"peers,omitempty"`  // those that passthrough allows; none is all
 }
 
 // LogParams asks for the last lines of one service, "" is all, merged by time.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/culvert-fw/culvert/firmware/api"
 	"github.com/culvert-fw/culvert/firmware/kernel/conntrack"
+	"github.com/culvert-fw/culvert/firmware/plan/firewall"
 	"github.com/culvert-fw/culvert/firmware/plan/passthrough"
 )
 
@@ -41,7 +42,14 @@ func (d *daemon) connections(_ context.Context, _ api.Peer, p api.ConnectionsPar
 
 // firewall is api.MethodFirewall: the table that the kernel was last given.
 func (d *daemon) firewall(context.Context, api.Peer, none) (api.Firewall, error) {
-	return api.Firewall{Ruleset: strings.Split(strings.TrimRight(d.desired().Rules.Text(), "\n"), "\n")}, nil
+	want := d.desired()
+	f := api.Firewall{Ruleset: strings.Split(strings.TrimRight(want.Rules.Text(), "\n"), "\n"), Servers: []api.VPNServer{}}
+	for _, v := range firewall.Serving(want.Settings, want.Rules) {
+		f.Servers = append(f.Servers, api.VPNServer{
+			Protocol: v.Name, Device: v.Device, Address: v.Address, Ports: v.Ports, InEffect: v.Off == "", Reason: v.Off, Peers: v.Peers,
+		})
+	}
+	return f, nil
 }
 
 // endConnections deletes the connections that a commit forbids, once its rules

@@ -76,7 +76,14 @@ func canned(n *apitest.Netd) {
 				{Part: "udp 500", Ports: "500>500", Uncounted: true, Age: time.Minute},
 			},
 		},
-		api.MethodFirewall: api.Firewall{Ruleset: []string{"table inet culvert {", "}"}},
+		api.MethodFirewall: api.Firewall{
+			Ruleset: []string{"table inet culvert {", "}"},
+			Servers: []api.VPNServer{
+				{Protocol: "ipsec", Device: "nas", Address: ip("192.168.1.20"), Ports: []string{"udp 500", "udp 4500", "esp"}, InEffect: true},
+				{Protocol: "pptp", Device: "192.168.1.10", Address: ip("192.168.1.10"), Ports: []string{"tcp 4723 to 1723", "gre"}, Reason: "passthrough pptp is off"},
+				{Protocol: "l2tp", Device: "192.168.1.10", Address: ip("192.168.1.10"), Ports: []string{"udp 1701"}, InEffect: true, Peers: []string{"198.51.100.0/24"}},
+			},
+		},
 		api.MethodLog:      []api.LogLine{{Time: now, Service: "netd", Text: "wan: lease 203.0.113.20/24"}},
 		api.MethodVersion:  api.Version{Culvert: "0.1", Kernel: "6.12.57", Go: "go1.26", Board: "qemu-mips"},
 	}

@@ -65,7 +65,7 @@ func showCommand() *Command {
 		{Name: "protection", Help: "which devices send outside of encrypted tunnels", JSON: true, Live: true, run: runShowProtection,
 			Doc: "Each LAN device that has connections now: `protected` when all that the router sees of it leaves in encrypted tunnels, `unprotected` with what does not, `unknown` where that can't be seen. First the Internet address, and whether another NAT is before the router. Tunnels are told by protocol and port: ESP, UDP 4500, 51820 (WireGuard), 1194 (OpenVPN); on another port a tunnel counts as an ordinary connection, and TCP 443 may be HTTPS or SSTP. A connection that is only remembered says for how long it has been quiet. Connections that stay on the LAN do not count, nor those to the router, except DNS: the router asks outside of the device's tunnel."},
 		{Name: "connections", Args: "[DEVICE]", Help: "tracked connections, of one LAN address or all", JSON: true, run: runShowConnections},
-		{Name: "firewall", Args: "[rules]", Help: "port forwards and switches, or the kernel's rules", JSON: true, run: runShowFirewall,
+		{Name: "firewall", Args: "[rules]", Help: "switches, port forwards and VPN servers, or the kernel's rules", JSON: true, run: runShowFirewall,
 			complete: fixed(settings.Candidate{Word: "rules", Help: "the ruleset in nft's syntax"})},
 		{Name: "log", Args: "[SERVICE] [LINES]", Help: "the latest log lines, of one service or all", JSON: true, run: runShowLog,
 			complete: fixed(settings.Candidate{Word: "init", Help: "process 1"}, settings.Candidate{Word: "netd", Help: "the network manager"},

@@ -199,50 +199,6 @@ func endpoint(p netip.AddrPort) string {
 	return p.String()
 }
 
-func runShowFirewall(ctx context.Context, s *Shell, a args) error {
-	if len(a.words) == 1 && strings.HasPrefix("rules", a.words[0]) {
-		f, done, err := get[api.Firewall](ctx, s, a, api.MethodFirewall, nil)
-		if done {
-			return err
-		}
-		for _, line := range f.Ruleset {
-			fmt.Fprintln(s.c, line)
-		}
-		return nil
-	}
-	if len(a.words) > 0 {
-		return a.usageError()
-	}
-	_, cfg, err := s.fetch(ctx, 0)
-	if err != nil {
-		return err
-	}
-	if a.json {
-		return s.printJSON(struct {
-			Firewall    settings.Firewall    `json:"firewall"`
-			Passthrough settings.Passthrough `json:"passthrough"`
-		}{cfg.Firewall, cfg.Passthrough})
-	}
-	p := cfg.Passthrough
-	fmt.Fprintf(s.c, "Fast path %s, answers ping from the Internet %s\n", onOff(cfg.Firewall.Offload), onOff(cfg.Firewall.WANPing))
-	fmt.Fprintf(s.c, "Passthrough: pptp %s, l2tp %s, ipsec %s\n", onOff(p.PPTP.Enabled), onOff(p.L2TP.Enabled), onOff(p.IPsec.Enabled))
-	if len(cfg.Firewall.Forwards) == 0 {
-		fmt.Fprintln(s.c, "No port forwards.")
-		return nil
-	}
-	t := newTable("FORWARD", "STATE", "PROTOCOL", ">PORT", "TO")
-	for _, name := range sortedKeys(cfg.Firewall.Forwards) {
-		f := cfg.Firewall.Forwards[name]
-		port := f.ToPort
-		if port == 0 {
-			port = f.Port
-		}
-		t.add(name, onOff(f.Enabled), f.Protocol, strconv.Itoa(f.Port), addr(f.To)+":"+strconv.Itoa(port))
-	}
-	t.write(s.c, s.width())
-	return nil
-}
-
 func sortedKeys[V any](m map[string]V) []string {
 	ks := make([]string, 0, len(m))
 	for k := range m {

@@ -2,6 +2,7 @@ package firewall_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -15,7 +16,7 @@ import (
 // TestGoldens reads testdata/*.txtar: "commands" are those of the shell,
 // "facts" is what was learnt; "nft" is the table and "problems" what is wrong.
 // "then" are later commands: "diff" is what they change in the table, "ended"
-// which connections they end.
+// which connections they end. "served" are the VPN servers as they stand.
 func TestGoldens(t *testing.T) { golden.Run(t, produce) }
 
 func produce(t *testing.T, files map[string]string) map[string]string {
@@ -28,6 +29,11 @@ func produce(t *testing.T, files map[string]string) map[string]string {
 		lines = append(lines, p.Error()+"\n")
 	}
 	got := map[string]string{"nft": table.Text(), "problems": strings.Join(lines, "")}
+	var served strings.Builder
+	for _, v := range firewall.Serving(s, table) {
+		fmt.Fprintf(&served, "%s %s %s [%s] off: %q peers: %v\n", v.Name, v.Device, v.Address, strings.Join(v.Ports, ", "), v.Off, v.Peers)
+	}
+	got["served"] = served.String()
 	if d := ruleset.Diff(table, table); len(d) > 0 {
 		t.Errorf("a table differs from itself: %q", d)
 	}
