@@ -84,7 +84,7 @@ func canned(n *apitest.Netd) {
 				{Protocol: "l2tp", Device: "192.168.1.10", Address: ip("192.168.1.10"), Ports: []string{"udp 1701"}, InEffect: true, Peers: []string{"198.51.100.0/24"}},
 			},
 		},
-		api.MethodLog:      []api.LogLine{{Time: now, Service: "netd", Text: "wan: lease 203.0.113.20/24"}},
-		api.MethodVersion:  api.Version{Culvert: "0.1", Kernel: "6.12.57", Go: "go1.26", Board: "qemu-mips"},
+		api.MethodLog:     []api.LogLine{{Time: now, Service: "netd", Text: "wan: lease 203.0.113.20/24"}},
+		api.MethodVersion: api.Version{Culvert: "0.1", Kernel: "6.12.57", Go: "go1.26", Board: "qemu-mips"},
 	}
 }
