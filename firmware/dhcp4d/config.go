@@ -23,6 +23,7 @@ type Config struct {
 	DNS        []netip.Addr // Router's address when empty
 	Domain     string       // option 15; not sent when empty
 	Static     []Static
+	Routes     []Route // that devices shall have beside the default one
 	// Reserved are names that no client may have, like the router's own.
 	Reserved []string
 }
@@ -32,6 +33,12 @@ type Static struct {
 	MAC  net.HardwareAddr
 	Addr netip.Addr // in the LAN, inside or outside the pool; invalid: any of the pool
 	Name string     // DNS label; the client's own name when empty
+}
+
+// Route is a way of its own to a part of the world: option 121, RFC 3442.
+type Route struct {
+	Dst netip.Prefix
+	Via netip.Addr // a device of the LAN
 }
 
 // MinLeaseTime keeps clients from asking all the time.
@@ -57,6 +64,11 @@ func (c *Config) Validate() error {
 	}
 	if c.PoolEnd.Less(c.PoolStart) {
 		return fmt.Errorf("DHCP server: pool %s to %s: ends before it starts", c.PoolStart, c.PoolEnd)
+	}
+	for _, r := range c.Routes {
+		if !r.Dst.IsValid() || !r.Dst.Addr().Is4() || r.Dst.Bits() == 0 || r.Dst != r.Dst.Masked() || r.Dst.Overlaps(c.Router.Masked()) || !c.isHost(r.Via) {
+			return fmt.Errorf("DHCP server: route to %s via %s: need an IPv4 prefix outside of the LAN and a host of %s", r.Dst, r.Via, c.Router.Masked())
+		}
 	}
 	macs, addrs := map[string]bool{}, map[netip.Addr]bool{}
 	for _, s := range c.Static {

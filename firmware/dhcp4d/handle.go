@@ -240,6 +240,7 @@ func (s *Server) inform(req *dhcpv4.DHCPv4) *reply {
 	}
 	msg := s.message(req, dhcpv4.MessageTypeAck)
 	s.parameters(msg)
+	s.routes(req, msg, addr)
 	return &reply{msg, addr, req.ClientHWAddr}
 }
 
@@ -335,6 +336,7 @@ func (s *Server) grantReply(req *dhcpv4.DHCPv4, typ dhcpv4.MessageType, addr net
 	if st, ok := s.t.static[req.ClientHWAddr.String()]; ok && st.Name != "" {
 		d.UpdateOption(dhcpv4.OptHostName(st.Name))
 	}
+	s.routes(req, d, addr)
 	ciaddr := addrFrom(req.ClientIPAddr)
 	switch {
 	case ciaddr.IsValid() && !ciaddr.IsUnspecified():

@@ -106,6 +106,9 @@ func (s *lanServer) set(ctx context.Context, want *plan.DHCPServer, hostname str
 		}
 		cfg.Static = append(cfg.Static, dhcp4d.Static{MAC: mac, Addr: h.Addr, Name: h.Name})
 	}
+	for _, r := range want.Routes {
+		cfg.Routes = append(cfg.Routes, dhcp4d.Route{Dst: r.Dst, Via: r.Via})
+	}
 	if s.server != nil {
 		if err := s.server.SetConfig(cfg); err != nil {
 			s.d.log.Error("dhcp server", "err", err)

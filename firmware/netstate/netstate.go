@@ -53,6 +53,7 @@ type Route struct {
 	Onlink   bool // Via is taken as a neighbour although no address of Dev covers it
 	Table    int  // MainTable when 0
 	Metric   int
+	MTU      int // bytes of a packet that the way carries; 0: the device's
 	Protocol int // RouteProtocol when ours
 	Why      string
 }
@@ -115,7 +116,7 @@ func (a Addr) Same(b Addr) bool { return a.Link == b.Link && a.Prefix == b.Prefi
 // does not count: it tells how a next hop is checked when the route is added.
 func (r Route) Same(o Route) bool {
 	return r.Dst == o.Dst && r.Via == o.Via && r.Dev == o.Dev && r.table() == o.table() &&
-		r.Metric == o.Metric && r.Protocol == o.Protocol
+		r.Metric == o.Metric && r.MTU == o.MTU && r.Protocol == o.Protocol
 }
 
 // Same tells whether r and o are the same rule, Why apart.

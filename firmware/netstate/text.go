@@ -122,6 +122,9 @@ func (r Route) Text() string {
 	if r.Metric != 0 {
 		s += fmt.Sprint(" metric ", r.Metric)
 	}
+	if r.MTU != 0 {
+		s += fmt.Sprint(" mtu ", r.MTU)
+	}
 	if r.Protocol != 0 && r.Protocol != RouteProtocol {
 		s += fmt.Sprint(" proto ", r.Protocol)
 	}

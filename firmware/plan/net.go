@@ -6,6 +6,7 @@ import (
 
 	"github.com/culvert-fw/culvert/firmware/facts"
 	"github.com/culvert-fw/culvert/firmware/netstate"
+	"github.com/culvert-fw/culvert/firmware/plan/passthrough"
 	"github.com/culvert-fw/culvert/firmware/settings"
 )
 
@@ -55,6 +56,20 @@ func (d *Desired) addrs(s *settings.Settings) {
 	}
 }
 
+// subnets routes what IPsec tunnels of devices lead to. It follows links.
+func (d *Desired) subnets(s *settings.Settings) {
+	wan, _ := d.Net.Link(d.WAN.Device)
+	list, problems := passthrough.Subnets(s, d.LAN.Address, d.WAN.Address)
+	d.Subnets = list
+	for _, p := range problems {
+		d.Problems = append(d.Problems, p.Error()+".")
+	}
+	for _, n := range list {
+		d.Net.Routes = append(d.Net.Routes, netstate.Route{Dst: n.Dst, Via: n.Via, Dev: Bridge, Table: netstate.MainTable, Metric: metric,
+			MTU: passthrough.TunnelMTU(wan.MTU), Protocol: netstate.RouteProtocol, Why: n.Why})
+	}
+}
+
 func (d *Desired) routes(s *settings.Settings, f facts.Facts) {
 	if !d.WAN.Address.IsValid() {
 		return
@@ -80,6 +95,11 @@ func (d *Desired) route(dst netip.Prefix, via netip.Addr, why string) {
 	if dst = dst.Masked(); dst.Bits() >= lan.Bits() && lan.Overlaps(dst) {
 		d.Problems = append(d.Problems, "The WAN's DHCP server offers a route to "+dst.String()+
 			", which is part of your LAN "+lan.String()+"; the route is not used.")
+		return
+	}
+	if i := slices.IndexFunc(d.Subnets, func(n passthrough.Subnet) bool { return n.Dst.Bits() <= dst.Bits() && n.Dst.Overlaps(dst) }); i >= 0 {
+		d.Problems = append(d.Problems, "The WAN's DHCP server offers a route to "+dst.String()+
+			", which is part of "+d.Subnets[i].Why+"; the route is not used.")
 		return
 	}
 	r := netstate.Route{Dst: dst, Dev: d.WAN.Device, Table: netstate.MainTable, Metric: metric,

@@ -11,6 +11,7 @@ import (
 
 	"github.com/culvert-fw/culvert/firmware/facts"
 	"github.com/culvert-fw/culvert/firmware/netstate"
+	"github.com/culvert-fw/culvert/firmware/plan/passthrough"
 	"github.com/culvert-fw/culvert/firmware/ruleset"
 	"github.com/culvert-fw/culvert/firmware/settings"
 )
@@ -32,6 +33,7 @@ type Desired struct {
 
 	LAN      LAN
 	WAN      WAN
+	Subnets  []passthrough.Subnet
 	DHCP     *DHCPServer // nil: no server
 	Client   *DHCPClient // nil: the WAN is static
 	DNS      DNS
@@ -74,6 +76,7 @@ type DHCPServer struct {
 	Domain string // "lan"
 	DNS    []netip.Addr
 	Hosts  []Host // named devices, ordered by address and name
+	Routes []passthrough.Subnet
 }
 
 // Host is a named device.
@@ -151,6 +154,7 @@ func For(b Board, s *settings.Settings, f facts.Facts, o Options) (*Desired, set
 	}
 	d.links(b, eff, f, o)
 	d.addrs(eff)
+	d.subnets(eff)
 	d.routes(eff, f)
 	d.Net.Sysctls = sysctls(b)
 	d.Net.Sort()
@@ -191,7 +195,7 @@ func (d *Desired) services(s *settings.Settings, f facts.Facts) {
 			Device: Bridge, Address: d.LAN.Address,
 			Start: settings.Nth(d.LAN.Address, s.LAN.DHCP.Start), End: settings.Nth(d.LAN.Address, s.LAN.DHCP.End),
 			Lease: time.Duration(s.LAN.DHCP.LeaseTime), Domain: "lan",
-			DNS: []netip.Addr{d.LAN.Address.Addr()}, Hosts: hosts,
+			DNS: []netip.Addr{d.LAN.Address.Addr()}, Hosts: hosts, Routes: d.Subnets,
 		}
 	}
 	d.DNS = DNS{CacheSize: s.DNS.CacheSize, Names: names(d.LAN.Address, hosts, f.Leases), Upstreams: s.DNS.Upstreams}

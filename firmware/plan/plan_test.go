@@ -82,6 +82,9 @@ func text(d *Desired, problems settings.Problems) string {
 		for _, h := range s.Hosts {
 			line("  %s is %s %s", h.MAC, h.Addr, h.Name)
 		}
+		for _, r := range s.Routes {
+			line("  route %s via %s", r.Dst, r.Via)
+		}
 	}
 	line("dns asks %v, keeps %d answers", d.DNS.Upstreams, d.DNS.CacheSize)
 	for _, n := range d.DNS.Names {

@@ -28,7 +28,7 @@ func CutsSession(old, new *Desired, f facts.Facts, c Conn) (cut bool, address st
 		if new.SSH.OnWAN && new.WAN.Address.IsValid() {
 			answers = new.WAN.Address.Addr()
 		}
-		return !new.SSH.OnWAN || old.SSH.Port != new.SSH.Port || wanChanged(old, new), at(answers)
+		return !new.SSH.OnWAN || old.SSH.Port != new.SSH.Port || wanChanged(old, new, remote), at(answers)
 	}
 	answers := at(new.LAN.Address.Addr())
 	switch {
@@ -43,9 +43,23 @@ func CutsSession(old, new *Desired, f facts.Facts, c Conn) (cut bool, address st
 }
 
 // wanChanged tells whether a packet from the Internet may take another way.
-func wanChanged(old, new *Desired) bool {
+func wanChanged(old, new *Desired, remote netip.Addr) bool {
+	if old.through(remote) != new.through(remote) {
+		return true
+	}
 	a, b := old.Settings.WAN, new.Settings.WAN
 	return a.Mode != b.Mode || a.Mode == settings.WANStatic && a.Static != b.Static || a.MTU != b.MTU || old.WAN != new.WAN
+}
+
+// through is the device whose tunnel leads to a, invalid when none does.
+func (d *Desired) through(a netip.Addr) (via netip.Addr) {
+	bits := -1
+	for _, n := range d.Subnets {
+		if n.Dst.Contains(a) && n.Dst.Bits() > bits {
+			via, bits = n.Via, n.Dst.Bits()
+		}
+	}
+	return via
 }
 
 // losesLease tells whether the device at addr is about to lose that address:

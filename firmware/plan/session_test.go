@@ -50,6 +50,8 @@ func TestCutsSession(t *testing.T) {
 		{"the WAN's MTU", wan, open, "wan mtu 1400", true, "203.0.113.20"},
 		{"the WAN's address", wan, open, "wan mode static; wan static address 198.51.100.2/24; wan static gateway 198.51.100.1; dns upstreams 9.9.9.9", true, "198.51.100.2"},
 		{"another LAN, seen from the WAN", wan, open, "lan address 192.168.77.1/24", false, "203.0.113.20"},
+		{"the admin's subnet is behind a tunnel", wan, open, "passthrough ipsec subnet 198.51.100.0/24 via 192.168.1.20", true, "203.0.113.20"},
+		{"another subnet is", wan, open, "passthrough ipsec subnet 198.51.101.0/24 via 192.168.1.20", false, "203.0.113.20"},
 		{"a LAN on the WAN's subnet", wan, open, "lan address 203.0.113.99/24", true, "203.0.113.99"},
 	} {
 		old := settings.Default()

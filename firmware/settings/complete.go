@@ -98,7 +98,7 @@ func (c *completion) entry(n *Node, v reflect.Value, words []string) {
 			c.add(name, strings.Join(entryWords(n.Entry, v.MapIndex(reflect.ValueOf(name))), " "))
 		}
 		if c.values {
-			c.add("<name>", "a new one: "+n.Help)
+			c.add(n.Entry.Name, "a new one: "+n.Help)
 		}
 		return
 	}

@@ -23,6 +23,8 @@ func formatText(format string) (typ, allowed string) {
 		return "device", "IPv4 addresses and prefixes of the LAN, and names of lan hosts"
 	case "servers":
 		return "server", "IPv4 addresses and prefixes, and DNS names, e.g. 198.51.100.1, 198.51.100.0/24 or vpn.example.com"
+	case "prefix":
+		return "prefix", "an IPv4 prefix of /8 to /32, e.g. 10.20.0.0/16"
 	case "mac":
 		return "mac", "six pairs of hex digits of one device, e.g. 02:00:00:00:00:01"
 	case "key":
@@ -54,6 +56,8 @@ func checkFormat(format, s string) error {
 		ok, text = isDevice(s) && s != "any" && s != "none", "neither an IPv4 address or prefix nor a name"
 	case "servers":
 		return checkServer(s)
+	case "prefix":
+		return checkSubnet(s)
 	case "mac":
 		ok, text = isMAC(s), "not a device's hardware address"
 	case "key":

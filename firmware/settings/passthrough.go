@@ -9,7 +9,7 @@ import (
 type Passthrough struct {
 	PPTP  PassProtocol `json:"pptp" help:"PPTP: TCP 1723 and its GRE"`
 	L2TP  PassProtocol `json:"l2tp" help:"L2TP outside IPsec: UDP 1701 and IP protocol 115"`
-	IPsec PassProtocol `json:"ipsec" help:"IPsec: UDP 500 and 4500, ESP, AH"`
+	IPsec PassIPsec    `json:"ipsec" help:"IPsec: UDP 500 and 4500, ESP, AH"`
 }
 
 // PassProtocol is the switch of one protocol. Devices and Servers are the two
@@ -20,20 +20,29 @@ type PassProtocol struct {
 	Servers []string `json:"servers,omitempty" schema:"format=servers,count=256,empty=any" help:"the Internet's ends that it may reach; any = all"`
 }
 
-// Protocol is one of Passthrough by its name.
+// PassIPsec is the switch of IPsec, and the subnets behind its tunnels.
+type PassIPsec struct {
+	Enabled bool              `json:"enabled" schema:"self" help:"on or off"`
+	Devices []string          `json:"devices,omitempty" schema:"format=devices,count=256,empty=any" help:"the devices that may use it; any = all"`
+	Servers []string          `json:"servers,omitempty" schema:"format=servers,count=256,empty=any" help:"the Internet's ends that it may reach; any = all"`
+	Subnets map[string]Subnet `json:"subnet,omitempty" schema:"format=prefix,count=16" help:"subnets that a device's tunnel leads to, for devices without IPsec"`
+}
+
+// Protocol is one of Passthrough by its name. Its lists are those of the tree.
 type Protocol struct {
 	Name string
-	*PassProtocol
+	PassProtocol
 }
 
 // Protocols are those of p, in the order of the schema.
 func (p *Passthrough) Protocols() []Protocol {
-	return []Protocol{{"pptp", &p.PPTP}, {"l2tp", &p.L2TP}, {"ipsec", &p.IPsec}}
+	return []Protocol{{"pptp", p.PPTP}, {"l2tp", p.L2TP},
+		{"ipsec", PassProtocol{Enabled: p.IPsec.Enabled, Devices: p.IPsec.Devices, Servers: p.IPsec.Servers}}}
 }
 
 func defaultPassthrough() Passthrough {
 	on := PassProtocol{Enabled: true}
-	return Passthrough{PPTP: on, L2TP: on, IPsec: on}
+	return Passthrough{PPTP: on, L2TP: on, IPsec: PassIPsec{Enabled: true}}
 }
 
 // Prefixes are the addresses that words name, sorted and without overlap.
@@ -75,10 +84,20 @@ func checkPassthrough(c *check) {
 	}
 	for _, p := range c.s.Passthrough.Protocols() {
 		c.devices("passthrough "+p.Name+" devices", p.Devices, true)
-		s, ok := serves[p.Name]
-		if a, known := c.s.Device(s.Device); ok && known && a.IsValid() && p.Enabled && len(p.Devices) > 0 &&
+		if s, ok := serves[p.Name]; ok && p.Enabled {
+			c.mayUse(p.Name, s.Path()+" to", s.Device)
+		}
+	}
+	checkSubnets(c)
+}
+
+// mayUse checks that a device is among those that a protocol is for.
+func (c *check) mayUse(protocol, path, device string) {
+	for _, p := range c.s.Passthrough.Protocols() {
+		a, known := c.s.Device(device)
+		if p.Name == protocol && known && c.s.LAN.Address.IsValid() && usable(a, c.s.LAN.Address) && len(p.Devices) > 0 &&
 			!slices.ContainsFunc(c.s.Prefixes(p.Devices), func(x netip.Prefix) bool { return x.Contains(a) }) {
-			c.addf(s.Path()+" to", s.Device, "not among passthrough "+p.Name+" devices", "one of them, or add it there")
+			c.addf(path, device, "not among passthrough "+protocol+" devices", "one of them, or add it there")
 		}
 	}
 }

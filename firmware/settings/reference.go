@@ -21,7 +21,7 @@ func Reference() string {
 func reference(b *strings.Builder, n *Node, path string) {
 	switch n.Kind {
 	case Map:
-		reference(b, n.Entry, path+" NAME")
+		reference(b, n.Entry, path+" "+strings.ToUpper(strings.Trim(n.Entry.Name, "<>")))
 	case Area, Entry:
 		if n.Self != nil {
 			row(b, n.Self, path, n.Help)

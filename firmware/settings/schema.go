@@ -22,7 +22,7 @@ const (
 
 // Node is one place in the schema. Nodes are shared: never change one.
 type Node struct {
-	Name     string // the word in a path; "<name>" for an Entry
+	Name     string // the word in a path; "<name>" or the like for an Entry
 	Kind     Kind
 	Type     string   // what is typed for a value: "on|off", "number", "address" ...
 	Help     string   // one line
@@ -136,7 +136,8 @@ func (n *Node) build(def reflect.Value) {
 		n.Default = strings.Join(n.texts(def), " ")
 	case n.typ.Kind() == reflect.Map:
 		n.Kind = Map
-		n.Entry = &Node{Name: "<name>", Kind: Entry, typ: n.typ.Elem(), format: n.format, Help: n.Help}
+		typ, _ := formatText(n.format)
+		n.Entry = &Node{Name: "<" + typ + ">", Kind: Entry, typ: n.typ.Elem(), format: n.format, Help: n.Help}
 		n.Entry.fill(n.Entry.fresh())
 	default:
 		n.Kind = Area

@@ -362,7 +362,7 @@ func TestReference(t *testing.T) {
 		}
 		switch n.Kind {
 		case Map:
-			walk(n.Entry, path+" NAME")
+			walk(n.Entry, path+" "+strings.ToUpper(strings.Trim(n.Entry.Name, "<>")))
 		case Leaf, List:
 			if !strings.Contains(ref, "| `"+path+"` |") {
 				t.Errorf("the manual lacks %s", path)

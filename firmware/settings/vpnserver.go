@@ -104,6 +104,10 @@ func (s *Settings) Devices(fn func(*string)) {
 			fn(&g.Members[i])
 		}
 	}
+	for key, x := range s.Passthrough.IPsec.Subnets {
+		fn(&x.Via)
+		s.Passthrough.IPsec.Subnets[key] = x
+	}
 }
 
 // checkVPNServers finds what is wrong with devices and ports; taken are the

@@ -99,7 +99,7 @@ func (h *Handle) route(op netstate.Op, r netstate.Route) error {
 		return err
 	}
 	nr := &netlink.Route{
-		LinkIndex: l.Attrs().Index, Dst: ipnet(r.Dst), Table: r.Table, Priority: r.Metric,
+		LinkIndex: l.Attrs().Index, Dst: ipnet(r.Dst), Table: r.Table, Priority: r.Metric, MTU: r.MTU,
 		Protocol: netlink.RouteProtocol(r.Protocol), Scope: netlink.SCOPE_LINK,
 	}
 	if r.Table == 0 {

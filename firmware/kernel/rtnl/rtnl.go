@@ -120,7 +120,7 @@ func route(r netlink.Route, names map[int]string) netstate.Route {
 	via, _ := netip.AddrFromSlice(r.Gw)
 	return netstate.Route{
 		Dst: dst, Via: via.Unmap(), Dev: names[r.LinkIndex], Onlink: r.Flags&unix.RTNH_F_ONLINK != 0,
-		Table: r.Table, Metric: r.Priority, Protocol: int(r.Protocol),
+		Table: r.Table, Metric: r.Priority, MTU: r.MTU, Protocol: int(r.Protocol),
 	}
 }
 

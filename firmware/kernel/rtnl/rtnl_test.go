@@ -46,7 +46,7 @@ func TestTwice(t *testing.T) {
 	br := netstate.Link{Name: "br0", Kind: netstate.Bridge, Up: true, MTU: 1400, MAC: "02:00:00:00:00:aa"}
 	addr := netstate.Addr{Link: "br0", Prefix: netip.MustParsePrefix("192.0.2.1/24")}
 	rt := netstate.Route{Dst: netip.MustParsePrefix("198.51.100.0/24"), Via: netip.MustParseAddr("192.0.2.9"), Dev: "br0",
-		Table: 1067, Metric: 20, Protocol: netstate.RouteProtocol}
+		Table: 1067, Metric: 20, MTU: 1300, Protocol: netstate.RouteProtocol}
 	do := func(c netstate.Change) {
 		t.Helper()
 		for range 2 {
@@ -67,7 +67,7 @@ func TestTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := "link br0 bridge up mtu 1400 mac 02:00:00:00:00:aa\naddr 192.0.2.1/24 dev br0\n" +
-		"route 198.51.100.0/24 via 192.0.2.9 dev br0 table 1067 metric 20\n" +
+		"route 198.51.100.0/24 via 192.0.2.9 dev br0 table 1067 metric 20 mtu 1300\n" +
 		"rule iif br0 ipproto 115 prohibit\n"
 	if out, err := exec.Command("ip", "rule", "show").Output(); err != nil || !strings.Contains(string(out), "iif br0 ipproto l2tp prohibit proto 67") {
 		t.Errorf("ip rule shows %s, %v", out, err)

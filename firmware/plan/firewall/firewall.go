@@ -19,11 +19,12 @@ import (
 type Input struct {
 	LANDevice string
 	WANDevice string
-	LAN       netip.Prefix        // the router's address and prefix length, in effect
-	WAN       []netip.Addr        // the WAN's addresses; none while it is down
-	Claimed   bool                // the router has an owner: only then SSH may be open to the Internet
-	RAM       int                 // megabytes, for the limits
-	Shared    []facts.Association // IPsec servers that several devices talk to
+	LAN       netip.Prefix         // the router's address and prefix length, in effect
+	WAN       []netip.Addr         // the WAN's addresses; none while it is down
+	Claimed   bool                 // the router has an owner: only then SSH may be open to the Internet
+	RAM       int                  // megabytes, for the limits
+	Shared    []facts.Association  // IPsec servers that several devices talk to
+	Subnets   []passthrough.Subnet // that tunnels of devices lead to
 	Settings  *settings.Settings
 }
 
@@ -64,7 +65,7 @@ func Ruleset(in Input) (*rs.Table, []settings.Problem) {
 
 // network is where tunnels run.
 func network(in Input) passthrough.Network {
-	n := passthrough.Network{LANDevice: in.LANDevice, WANDevice: in.WANDevice, LAN: in.LAN, RAM: in.RAM, Shared: in.Shared}
+	n := passthrough.Network{LANDevice: in.LANDevice, WANDevice: in.WANDevice, LAN: in.LAN, RAM: in.RAM, Shared: in.Shared, Subnets: in.Subnets}
 	if len(in.WAN) > 0 {
 		n.WAN = in.WAN[0]
 	}

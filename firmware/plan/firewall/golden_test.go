@@ -9,6 +9,7 @@ import (
 
 	"github.com/culvert-fw/culvert/firmware/golden"
 	"github.com/culvert-fw/culvert/firmware/plan/firewall"
+	"github.com/culvert-fw/culvert/firmware/plan/passthrough"
 	"github.com/culvert-fw/culvert/firmware/ruleset"
 	"github.com/culvert-fw/culvert/firmware/settings"
 )
@@ -82,5 +83,10 @@ func input(t *testing.T, s *settings.Settings, facts string) firewall.Input {
 			t.Fatal(err)
 		}
 	}
-	return firewall.Input{LANDevice: "br-lan", WANDevice: "eth1", LAN: s.LAN.Address, WAN: f.WAN, Claimed: f.Claimed, Settings: s}
+	var wan netip.Prefix
+	if len(f.WAN) > 0 {
+		wan = netip.PrefixFrom(f.WAN[0], 24)
+	}
+	subnets, _ := passthrough.Subnets(s, s.LAN.Address, wan)
+	return firewall.Input{LANDevice: "br-lan", WANDevice: "eth1", LAN: s.LAN.Address, WAN: f.WAN, Claimed: f.Claimed, Settings: s, Subnets: subnets}
 }

@@ -90,6 +90,7 @@ func Rules(s *settings.Settings, n Network) Part {
 		part.FromLAN = []rs.Rule{rs.R("passthrough pptp on", control, assign)}
 		part.FromWAN = []rs.Rule{rs.R("passthrough pptp on", rs.DNATed{}, control, assign)}
 	}
+	subnetPart(&part, n)
 	refusePart(&part, p)
 	limitPart(&part, all, n)
 	return part

@@ -37,6 +37,7 @@ const (
 	Inbound   = "inbound"  // server . SPI, what servers send
 	copies    = "copies"   // server : chain that copies to its devices
 	copied    = "copied"   // servers in copies
+	early     = "early"
 	lanESP    = "lan_esp"
 	wanESP    = "wan_esp"
 	lanIKE    = "lan_ike"
@@ -67,6 +68,7 @@ type Network struct {
 	RAM                  int        // megabytes, for the limits
 	Shared               []facts.Association
 	Server               netip.Addr // the LAN's IPsec server; invalid: there is none
+	Subnets              []Subnet   // that tunnels of devices lead to
 	allowed              limit
 }
 
@@ -161,7 +163,7 @@ func (n Network) early() []rs.Chain {
 	fromOthers := append(n.allowed.devices.pass(rs.FieldSource), n.allowed.servers.pass(rs.FieldDest)...)
 	others := n.allowed.servers.pass(rs.FieldSource)
 	return []rs.Chain{
-		{Name: "early", Type: "filter", Hook: rs.Prerouting, Priority: -300, Rules: []rs.Rule{
+		{Name: early, Type: "filter", Hook: rs.Prerouting, Priority: -300, Rules: []rs.Rule{
 			rule(esp, fromWAN, wanESP), rule(esp, fromLAN, lanESP), rule(ike, fromWAN, wanIKE), rule(ike, fromLAN, lanIKE),
 			icmpError(rs.Unreachable), icmpError(rs.TimeExceeded), icmpError(rs.ParameterProblem),
 		}},
