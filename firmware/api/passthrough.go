@@ -13,6 +13,19 @@ type PassthroughCounters struct {
 	SecondDevices uint64 `json:"second_devices"`
 	Refused       uint64 `json:"refused"`
 	MostDevices   int    `json:"most_devices"`
+	// Dropped is who sent more of something new (IKE SAs, SPIs, servers) than a
+	// device may, Crowding who has more than a quarter of a set: nothing new of
+	// theirs is learned.
+	Dropped  []Dropped    `json:"dropped,omitempty"`
+	Crowding []netip.Addr `json:"crowding,omitempty"`
+}
+
+// Dropped is the packets of a device that were dropped because of a limit,
+// since it first reached one; it is forgotten an hour after the last.
+type Dropped struct {
+	Device  netip.Addr `json:"device"`
+	Name    string     `json:"name,omitempty"`
+	Packets uint64     `json:"packets"`
 }
 
 // ServerCounters is the native ESP of a server.

@@ -82,6 +82,7 @@ func (d *daemon) problems() []string {
 	if p := d.clock.problem(); p != "" {
 		ps = append(ps, p)
 	}
+	ps = append(ps, d.tunnels.problems()...)
 	if fill := conntrackFill(); fill.Max > 0 && fill.Used > fill.Max*9/10 {
 		ps = append(ps, fmt.Sprintf("The table of connections is nearly full, %d of %d. See who opens so many: show connections", fill.Used, fill.Max))
 	}
@@ -181,6 +182,9 @@ func (d *daemon) counters(context.Context, api.Peer, none) (*api.PassthroughCoun
 	c := &api.PassthroughCounters{
 		Servers: passthrough.Counters(native), Sets: []api.SetFill{},
 		SecondDevices: d.tunnels.admitted.Load(), Refused: d.tunnels.refused.Load(), MostDevices: mostShared,
+	}
+	if c.Dropped, c.Crowding, err = d.tunnels.limited(); err != nil {
+		return nil, err
 	}
 	rules := d.desired().Rules
 	if rules == nil || rules.IP == nil {

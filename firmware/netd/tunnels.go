@@ -126,6 +126,7 @@ func (t *tunnels) run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	go t.watch(ctx)
+	go t.watchShares(ctx)
 	return l.Run(ctx, func(p nflog.Packet) {
 		if len(p.Data) < 20 {
 			return

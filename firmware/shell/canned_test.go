@@ -53,6 +53,8 @@ func canned(n *apitest.Netd) {
 			},
 			Sets:          []api.SetFill{{Name: "assocs", Used: 4, Max: 4096}, {Name: "inbound", Used: 5, Max: 4096}},
 			SecondDevices: 2, Refused: 7, MostDevices: 64,
+			Dropped:  []api.Dropped{{Device: ip("192.168.1.100"), Name: "laptop", Packets: 19_936}},
+			Crowding: []netip.Addr{ip("192.168.1.100")},
 		},
 		api.MethodProtection: api.Protection{
 			Address: ip("100.70.1.2"), Behind: "cgnat",

@@ -126,6 +126,12 @@ func writeCounters(w io.Writer, c api.PassthroughCounters, width int) {
 		}
 		t.write(w, width)
 	}
+	for _, v := range c.Dropped {
+		fmt.Fprint(w, wrap(fmt.Sprintf("%s sent too much that is new at once: %d packets dropped.", strings.TrimSpace(v.Name+" "+addr(v.Device)), v.Packets), "", min(width, 80)))
+	}
+	for _, v := range c.Crowding {
+		fmt.Fprint(w, wrap(fmt.Sprintf("%s has more than a quarter of a set; nothing new of it is learned until it has less.", addr(v)), "", min(width, 80)))
+	}
 	fmt.Fprint(w, wrap(fmt.Sprintf("Since the network manager started: %d further devices let in to a server that had one, %d packets of further devices refused (a server has at most %d).",
 		c.SecondDevices, c.Refused, c.MostDevices), "", min(width, 80)))
 }

@@ -62,13 +62,23 @@ func decodeLearned(s ruleset.Set, data []byte) Learned {
 }
 
 // Learn adds elements to a learned set of table ip, beside what the packet
-// path adds; one that is there stays as it is.
+// path adds; one that is there lives on as if it were new.
 func (c *Conn) Learn(s ruleset.Set, keys ...ruleset.Key) error {
 	b := &batch{family: unix.NFPROTO_IPV4}
-	var list []ruleset.Element
 	for _, k := range keys {
-		list = append(list, ruleset.Element{Key: k})
+		h := header(b.family)
+		h.str(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.Name)
+		h.str(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+		end := h.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		endElement := h.nest(unix.NFTA_LIST_ELEM)
+		value(&h, unix.NFTA_SET_ELEM_KEY, s.Key, k)
+		if s.Timeout > 0 {
+			// Of an element that is there only an explicit time changes (Linux 6.12).
+			h.u64(unix.NFTA_SET_ELEM_EXPIRATION, uint64(s.Timeout.Milliseconds()))
+		}
+		endElement()
+		end()
+		b.add(fmt.Sprintf("set %s: %s", s.Name, s.ElementText(ruleset.Element{Key: k})), unix.NFT_MSG_NEWSETELEM, create(unix.NFT_MSG_NEWSETELEM), h)
 	}
-	b.elements(unix.NFT_MSG_NEWSETELEM, s, 0, list)
 	return c.commit(b)
 }

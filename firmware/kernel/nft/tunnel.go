@@ -15,6 +15,7 @@ import (
 const (
 	payloadCsumInet = 1 // NFT_PAYLOAD_CSUM_INET
 	payloadL4Csum   = 1 // NFT_PAYLOAD_L4CSUM_PSEUDOHDR
+	dynsetAdd       = 0 // NFT_DYNSET_OP_ADD
 	dynsetUpdate    = 1 // NFT_DYNSET_OP_UPDATE
 )
 
@@ -39,6 +40,10 @@ func compileTunnel(e ruleset.Expr) ([]expr.Any, error) {
 		return join(immediate(e.To), []expr.Any{&expr.Dup{RegAddr: 1}}), nil
 	case ruleset.Learn:
 		return learn(e)
+	case ruleset.Meter:
+		return inEach(e.Set, dynsetUpdate, e.Key, &expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(e.Rate), Unit: expr.LimitTimeSecond, Burst: uint32(e.Burst)})
+	case ruleset.CountOver:
+		return inEach(e.Set, dynsetAdd, e.Key, &expr.Connlimit{Count: uint32(e.Most), Flags: expr.NFT_CONNLIMIT_F_INV})
 	case ruleset.Raw:
 		o, n, ok := headerField(e.Field)
 		if !ok {
@@ -127,4 +132,10 @@ func learn(e ruleset.Learn) ([]expr.Any, error) {
 		return nil, fmt.Errorf("data of %d fields", len(e.Data))
 	}
 	return append(keys, d), nil
+}
+
+// inEach keeps what e counts with each key.
+func inEach(set string, op uint32, key ruleset.Fields, e expr.Any) ([]expr.Any, error) {
+	keys, err := load(key)
+	return append(keys, &expr.Dynset{SrcRegKey: 1, SetName: set, Operation: op, Exprs: []expr.Any{e}}), err
 }

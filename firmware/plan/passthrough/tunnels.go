@@ -34,6 +34,7 @@ const (
 	First     = "first"    // server : device that came first
 	Cookies   = "cookies"  // server . initiator's SPI : device
 	Outbound  = "outbound" // server . SPI : device, what devices send
+	Sends     = "sends"    // server . SPI . device, the same to be looked up without being counted
 	Inbound   = "inbound"  // server . SPI, what servers send
 	copies    = "copies"   // server : chain that copies to its devices
 	copied    = "copied"   // servers in copies
@@ -44,6 +45,7 @@ const (
 	wanIKE    = "wan_ike"
 	knownIKE  = "known_ike"
 	knownESP  = "known_esp"
+	newESP    = "new_esp"
 	secondIKE = "second_ike"
 	secondESP = "second_esp"
 	delivery  = "delivery"
@@ -54,10 +56,13 @@ const (
 // kernel/nflog.
 const LogGroup = 50
 
-// Time that an association lives without a packet.
+// How long what was learned lives without a packet of the device. A device may
+// be silent for hours (no dead peer detection, no keepalives) and still has
+// to get what its server sends. An SPI is known again with its next packet.
 const (
-	assocTimeout  = time.Hour
+	assocTimeout  = 8 * time.Hour
 	cookieTimeout = 8 * time.Hour
+	spiTimeout    = time.Hour
 )
 
 // Network is where tunnels run.
@@ -78,7 +83,7 @@ func IPsecTable(on bool, n Network) *rs.Table {
 		return nil
 	}
 	n.Shared = n.allowed.devices.allowed(n.Shared)
-	t := &rs.Table{Sets: append(n.sets(), n.allowed.sets()...), Chains: append(n.early(), n.late())}
+	t := &rs.Table{Sets: slices.Concat(n.sets(), n.quotaSets(), n.allowed.sets()), Chains: append(n.early(), overLimit(), n.late())}
 	for i, a := range n.Shared {
 		t.Chains = append(t.Chains, n.copies(i, a))
 	}
@@ -87,7 +92,7 @@ func IPsecTable(on bool, n Network) *rs.Table {
 
 // LearnedSet is the learned set of that name, for who reads it or adds to it.
 func LearnedSet(name string) rs.Set {
-	for _, s := range (Network{}).sets() {
+	for _, s := range append(Network{}.sets(), Network{}.quotaSets()...) {
 		if s.Name == name {
 			return s
 		}
@@ -96,7 +101,7 @@ func LearnedSet(name string) rs.Set {
 }
 
 // limit is how many entries a table of this kind has: 4096 for 64 MB.
-func (n Network) limit() int { return 64 * max(n.RAM, 64) }
+func (n Network) limit() int { return min(64*max(n.RAM, 64), 1<<16) }
 
 func (n Network) sets() []rs.Set {
 	addr := rs.IPv4Addr
@@ -116,7 +121,9 @@ func (n Network) sets() []rs.Set {
 		learned(Assocs, assocTimeout, nil, addr, addr),
 		learned(First, assocTimeout, device, addr),
 		learned(Cookies, cookieTimeout, device, addr, addr, addr),
-		learned(Outbound, assocTimeout, device, addr, addr),
+		learned(Outbound, spiTimeout, device, addr, addr),
+		// No longer than the association, which it stands for.
+		learned(Sends, assocTimeout, nil, addr, addr, addr),
 		learned(Inbound, cookieTimeout, nil, addr, addr),
 		shared, plain,
 	}
@@ -149,17 +156,16 @@ func (n Network) early() []rs.Chain {
 	}
 	esp := []rs.Expr{rs.L4{Protocol: rs.ESP}}
 	pair := rs.Fields{rs.FieldDest, rs.FieldSource}
-	begin := func(last rs.Verdict) []rs.Rule {
-		return []rs.Rule{
-			rs.R("the first device", rs.Learn{Set: servers, Key: rs.Fields{rs.FieldDest}}, rs.Learn{Set: Assocs, Key: pair},
-				rs.Learn{Set: First, Key: rs.Fields{rs.FieldDest}, Data: rs.Fields{rs.FieldSource}}, last),
-		}
-	}
+	association := []rs.Expr{rs.Learn{Set: servers, Key: rs.Fields{rs.FieldDest}}, rs.Learn{Set: Assocs, Key: pair},
+		rs.Learn{Set: First, Key: rs.Fields{rs.FieldDest}, Data: rs.Fields{rs.FieldSource}}}
+	begin := func(last rs.Verdict) []rs.Rule { return learn("the first device", last, nil, association...) }
+	cookie := rs.Learn{Set: Cookies, Key: ikeKey, Data: rs.Fields{rs.FieldSource}}
+	outbound := rs.Learn{Set: Outbound, Key: rs.Fields{rs.FieldDest, rs.FieldSPI}, Data: rs.Fields{rs.FieldSource}, Counter: true}
+	livesOn := func(element rs.Learn) []rs.Expr { return append(slices.Clone(association), element, rs.Notrack{}) }
+	sends := rs.Learn{Set: Sends, Key: rs.Fields{rs.FieldDest, rs.FieldSPI, rs.FieldSource}}
 	known := rs.In{Key: pair, Set: Assocs}
 	taken := rs.In{Key: rs.Fields{rs.FieldDest}, Set: servers}
-	tell := rs.Log{Group: LogGroup, Bytes: 28, Prefix: "second"}
 	spi := rs.In{Key: rs.Fields{rs.FieldSource, rs.FieldSPI}, Set: Inbound}
-	rate := rs.Limit{Rate: 20, Burst: 40}
 	fromOthers := append(n.allowed.devices.pass(rs.FieldSource), n.allowed.servers.pass(rs.FieldDest)...)
 	others := n.allowed.servers.pass(rs.FieldSource)
 	return []rs.Chain{
@@ -172,35 +178,32 @@ func (n Network) early() []rs.Chain {
 			rs.R("the server has another", taken, to(secondIKE)),
 		}, n.answers(), begin(to(knownIKE)))},
 		{Name: secondIKE, Rules: []rs.Rule{
-			rs.R("netd lets it in", rate, tell),
+			tell(),
 			rs.R("it asks again", drop),
 		}},
-		{Name: knownIKE, Rules: []rs.Rule{
+		{Name: knownIKE, Rules: append([]rs.Rule{
 			notItsPacket(37, 41), // RFC 7296: INFORMATIONAL, Notify
 			notItsPacket(5, 11),  // RFC 2408: Informational, Notification
-			rs.R("lives on", rs.Learn{Set: servers, Key: rs.Fields{rs.FieldDest}}, rs.Learn{Set: Assocs, Key: pair},
-				rs.Learn{Set: Cookies, Key: ikeKey, Data: rs.Fields{rs.FieldSource}}, rs.Notrack{}, accept),
-		}},
+			rs.R("lives on", append([]rs.Expr{rs.In{Key: cookie.Key, Set: Cookies}}, append(livesOn(cookie), accept)...)...),
+		}, learn("a new IKE SA", accept, []rs.Expr{rs.In{Key: cookie.Key, Set: Cookies, Not: true}}, livesOn(cookie)...)...)},
 		{Name: lanESP, Rules: slices.Concat(fromOthers, []rs.Rule{
-			rs.R("a known device", known, to(knownESP)),
+			rs.R("a known SPI", rs.In{Key: sends.Key, Set: Sends}, to(knownESP)),
+			rs.R("a known device", known, to(newESP)),
 			rs.R("the server has another", taken, to(secondESP)),
-		}, begin(to(knownESP)))},
+		}, begin(to(newESP)))},
 		{Name: secondESP, Rules: []rs.Rule{
-			rs.R("netd lets it in", rate, tell),
+			tell(),
 			rs.R("it goes out all the same", rs.Notrack{}, accept),
 		}},
-		{Name: knownESP, Rules: []rs.Rule{
-			rs.R("lives on", rs.Learn{Set: servers, Key: rs.Fields{rs.FieldDest}}, rs.Learn{Set: Assocs, Key: pair},
-				rs.Learn{Set: Outbound, Key: rs.Fields{rs.FieldDest, rs.FieldSPI}, Data: rs.Fields{rs.FieldSource}, Counter: true}, rs.Notrack{}, accept),
-		}},
+		{Name: knownESP, Rules: []rs.Rule{rs.R("lives on", append(livesOn(outbound), accept)...)}},
+		{Name: newESP, Rules: learn("a new SPI", accept, []rs.Expr{rs.In{Key: sends.Key, Set: Sends, Not: true}}, append(livesOn(outbound), sends)...)},
 		{Name: wanIKE, Rules: slices.Concat(others, []rs.Rule{
 			rs.R("by the initiator's SPI", rs.SetDestFrom{Key: rs.Fields{rs.FieldSource, rs.FieldCookieHigh, rs.FieldCookieLow}, Map: Cookies}, rs.Notrack{}, accept),
 		}, n.inbound())},
 		{Name: wanESP, Rules: slices.Concat(others, []rs.Rule{
 			// The lookup counts. A server of nobody teaches nothing.
 			rs.R("a known SPI", spi, to(delivery)),
-			rs.R("a new SPI", rs.In{Key: rs.Fields{rs.FieldSource}, Set: servers}, rate, rs.Learn{Set: Inbound, Key: spi.Key, Counter: true}),
-		}, n.inbound())},
+		}, learnInbound(), n.inbound())},
 		{Name: delivery, Rules: n.inbound()},
 		n.errors(),
 	}
