@@ -89,7 +89,10 @@ type Flow struct {
 }
 
 // Denied is a protocol that is on, but not for this device or this server.
-type Denied struct{ Protocol, List string } // the setting: "devices" or "servers"
+type Denied struct {
+	Protocol, List string // the setting: "devices" or "servers"
+	Why            string // where that does not tell; may be empty
+}
 
 // Seen is everything that a diagnosis is made of.
 type Seen struct {

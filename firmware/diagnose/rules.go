@@ -139,6 +139,9 @@ func (c *judge) refused(protocol string) (verdict, bool) {
 		if d.List == "servers" {
 			who = c.server()
 		}
+		if d.Why != "" {
+			tried += "; " + d.Why
+		}
 		return verdict{NotAllowed, fmt.Sprintf("%s is on, but %s is not among its %s (%s)%s.", name, who, d.List, setting, tried),
 			fmt.Sprintf("Add it to %s, or allow any: set %s any; commit", setting, setting), true}, true
 	}

@@ -19,6 +19,15 @@ type Facts struct {
 	// Shared are the IPsec servers that several devices talk to, ordered by
 	// address.
 	Shared []Association
+	// Names are the servers that settings name, with what DNS says of them,
+	// ordered by name.
+	Names []Name
+}
+
+// Name is a DNS name with its addresses, in order; none while nobody told.
+type Name struct {
+	Name  string
+	Addrs []netip.Addr
 }
 
 // Association is an IPsec server with the devices that talk to it, in order.

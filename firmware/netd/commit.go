@@ -88,7 +88,7 @@ func (d *daemon) apply(ctx context.Context, s *settings.Settings) error {
 	}
 	old := d.effective()
 	_, err := d.rec.Apply(d.life, reconcile.Target{Net: want.Net, Rules: want.Rules}, func() error {
-		return d.endConnections(firewall.Ended(old, s))
+		return d.endConnections(firewall.Ended(old, s, d.known()))
 	})
 	if err != nil {
 		return err
@@ -109,7 +109,7 @@ func (d *daemon) restore(_ context.Context, s *settings.Settings) error {
 	if err := d.converge(d.life); err != nil {
 		return err
 	}
-	return d.endConnections(firewall.Ended(old, s))
+	return d.endConnections(firewall.Ended(old, s, d.known()))
 }
 
 // commit is api.MethodCommit.

@@ -15,7 +15,6 @@ import (
 	"github.com/culvert-fw/culvert/firmware/diagnose"
 	"github.com/culvert-fw/culvert/firmware/kernel/conntrack"
 	plan "github.com/culvert-fw/culvert/firmware/plan/passthrough"
-	"github.com/culvert-fw/culvert/firmware/settings"
 )
 
 // Of a live diagnosis.
@@ -74,7 +73,7 @@ func (d *daemon) diagnosed(p api.DiagnoseParams) (diagnose.Seen, error) {
 		s.WAN = netip.Addr{}
 		s.WANProblem = strings.Join(d.problems(), " ")
 	}
-	refusals(&s, want.Settings)
+	d.refusals(&s)
 	return s, nil
 }
 
@@ -83,22 +82,16 @@ func invalid(format string, v ...any) error {
 }
 
 // refusals are what the settings in effect refuse.
-func refusals(s *diagnose.Seen, have *settings.Settings) {
+func (d *daemon) refusals(s *diagnose.Seen) {
+	want := d.desired()
 	s.Off, s.Denied = nil, nil
-	for _, p := range have.Passthrough.Protocols() {
+	for _, p := range want.Settings.Passthrough.Protocols() {
 		if !p.Enabled {
 			s.Off = append(s.Off, p.Name)
-			continue
 		}
-		for _, e := range []struct {
-			list  string
-			words []string
-			addr  netip.Addr
-		}{{"devices", p.Devices, s.Device}, {"servers", p.Servers, s.Server}} {
-			if len(e.words) > 0 && !slices.ContainsFunc(have.Prefixes(e.words), func(x netip.Prefix) bool { return x.Contains(e.addr) }) {
-				s.Denied = append(s.Denied, diagnose.Denied{Protocol: p.Name, List: e.list})
-			}
-		}
+	}
+	for _, r := range plan.Refusals(want.Settings, want.Facts, s.Device, macOf(s.Device.String()), s.Server) {
+		s.Denied = append(s.Denied, diagnose.Denied(r))
 	}
 }
 
@@ -270,7 +263,7 @@ func (d *daemon) watchVPN(ctx context.Context, s diagnose.Seen, known []diagnose
 			over = true
 		case <-tick.C:
 		}
-		refusals(&s, d.desired().Settings)
+		d.refusals(&s)
 		s.Watched = time.Since(began)
 		mu.Lock()
 		live := w.Flows(s.Watched)

@@ -10,6 +10,7 @@ import (
 	"github.com/culvert-fw/culvert/firmware/facts"
 	"github.com/culvert-fw/culvert/firmware/netstate"
 	"github.com/culvert-fw/culvert/firmware/plan"
+	"github.com/culvert-fw/culvert/firmware/plan/passthrough"
 	"github.com/culvert-fw/culvert/firmware/reconcile"
 )
 
@@ -90,7 +91,12 @@ func (d *daemon) converge(ctx context.Context) error {
 		return problems
 	}
 	d.remember(want)
+	was := d.desired()
 	_, err := d.rec.Set(ctx, reconcile.Target{Net: want.Net, Rules: want.Rules})
+	if err == nil && was != nil {
+		// What the flowtable carries to where a name does not lead any more.
+		err = d.endConnections(passthrough.Outdated(want.Settings, was.Facts, want.Facts))
+	}
 	d.serve(ctx, want)
 	return err
 }

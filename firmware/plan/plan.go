@@ -47,6 +47,8 @@ type Desired struct {
 	// Settings are those in effect: the given ones, moved along when the LAN
 	// moved by itself. They are shared; don't write.
 	Settings *settings.Settings
+	// Facts are those that this was decided by.
+	Facts facts.Facts
 }
 
 // LAN is the home side.
@@ -148,6 +150,7 @@ func For(b Board, s *settings.Settings, f facts.Facts, o Options) (*Desired, set
 		Hostname: eff.System.Hostname,
 		Claimed:  eff.System.Admin.Password != "" || len(eff.System.Admin.Keys) > 0,
 		Settings: eff,
+		Facts:    f,
 	}
 	if problem != "" {
 		d.Problems = append(d.Problems, problem)

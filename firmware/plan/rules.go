@@ -14,7 +14,7 @@ import (
 // standing problem: the rest of the firewall must not wait for it.
 func (d *Desired) rules(b Board, s *settings.Settings, f facts.Facts) {
 	in := firewall.Input{LANDevice: Bridge, WANDevice: b.WANPort, LAN: d.LAN.Address, Claimed: d.Claimed, Settings: s,
-		RAM: b.RAM, Shared: f.Shared, Subnets: d.Subnets}
+		RAM: b.RAM, Shared: f.Shared, Subnets: d.Subnets, Facts: f}
 	if d.WAN.Address.IsValid() {
 		in.WAN = []netip.Addr{d.WAN.Address.Addr()}
 	}

@@ -26,6 +26,7 @@ type Input struct {
 	Shared    []facts.Association  // IPsec servers that several devices talk to
 	Subnets   []passthrough.Subnet // that tunnels of devices lead to
 	Settings  *settings.Settings
+	Facts     facts.Facts // whose addresses names are
 }
 
 // Names in the table.
@@ -69,7 +70,7 @@ func network(in Input) passthrough.Network {
 	if len(in.WAN) > 0 {
 		n.WAN = in.WAN[0]
 	}
-	n.Server = ipsecServer(in)
+	n.Server, n.Facts = ipsecServer(in), in.Facts
 	return n
 }
 

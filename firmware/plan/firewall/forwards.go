@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/culvert-fw/culvert/firmware/facts"
 	"github.com/culvert-fw/culvert/firmware/plan/passthrough"
 	rs "github.com/culvert-fw/culvert/firmware/ruleset"
 	"github.com/culvert-fw/culvert/firmware/settings"
@@ -125,9 +126,9 @@ func protocols(p string) []uint8 {
 
 // Ended tells which running connections end when new takes the place of old:
 // those of refused VPN protocols, and those that came through a port forward
-// or to a VPN server that is gone or elsewhere.
-func Ended(old, new *settings.Settings) []passthrough.Selector {
-	out := passthrough.Ended(old, new)
+// or to a VPN server that is gone or elsewhere. What was learned is the same.
+func Ended(old, new *settings.Settings, f facts.Facts) []passthrough.Selector {
+	out := passthrough.Ended(old, new, f)
 	for _, name := range sortedNames(old.Firewall.Forwards) {
 		was := old.Firewall.Forwards[name]
 		if is, ok := new.Firewall.Forwards[name]; !was.Enabled || ok && is == was {

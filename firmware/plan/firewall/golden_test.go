@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/culvert-fw/culvert/firmware/facts"
 	"github.com/culvert-fw/culvert/firmware/golden"
 	"github.com/culvert-fw/culvert/firmware/plan/firewall"
 	"github.com/culvert-fw/culvert/firmware/plan/passthrough"
@@ -16,8 +17,9 @@ import (
 
 // TestGoldens reads testdata/*.txtar: "commands" are those of the shell,
 // "facts" is what was learnt; "nft" is the table and "problems" what is wrong.
-// "then" are later commands: "diff" is what they change in the table, "ended"
-// which connections they end. "served" are the VPN servers as they stand.
+// "then" are later commands, "later" is what is learnt then: "diff" is what
+// they change in the table, "ended" which connections they end. "served" are the
+// VPN servers as they stand.
 func TestGoldens(t *testing.T) { golden.Run(t, produce) }
 
 func produce(t *testing.T, files map[string]string) map[string]string {
@@ -38,15 +40,20 @@ func produce(t *testing.T, files map[string]string) map[string]string {
 	if d := ruleset.Diff(table, table); len(d) > 0 {
 		t.Errorf("a table differs from itself: %q", d)
 	}
-	if then, ok := files["then"]; ok {
+	then, commands := files["then"]
+	learned, learns := files["later"]
+	if commands || learns {
 		s := s.Clone()
 		configure(t, s, then)
 		later := in
+		if learns {
+			later = input(t, s, learned)
+		}
 		later.Settings = s
 		after, _ := firewall.Ruleset(later)
 		got["diff"] = strings.Join(append(ruleset.Diff(after, table), ""), "\n")
 		var ended strings.Builder
-		for _, e := range firewall.Ended(in.Settings, s) {
+		for _, e := range append(firewall.Ended(in.Settings, s, in.Facts), passthrough.Outdated(s, in.Facts, later.Facts)...) {
 			ended.WriteString(e.Text() + "\n")
 		}
 		got["ended"] = ended.String()
@@ -72,14 +79,16 @@ func configure(t *testing.T, s *settings.Settings, commands string) {
 }
 
 // input is a router with a WAN address unless facts says otherwise.
-func input(t *testing.T, s *settings.Settings, facts string) firewall.Input {
+func input(t *testing.T, s *settings.Settings, learnt string) firewall.Input {
 	t.Helper()
 	f := struct {
 		WAN     []netip.Addr
 		Claimed bool
+		Names   []facts.Name
+		Leases  []facts.Lease
 	}{WAN: []netip.Addr{netip.MustParseAddr("203.0.113.2")}, Claimed: true}
-	if facts != "" {
-		if err := json.Unmarshal([]byte(facts), &f); err != nil {
+	if learnt != "" {
+		if err := json.Unmarshal([]byte(learnt), &f); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -88,5 +97,6 @@ func input(t *testing.T, s *settings.Settings, facts string) firewall.Input {
 		wan = netip.PrefixFrom(f.WAN[0], 24)
 	}
 	subnets, _ := passthrough.Subnets(s, s.LAN.Address, wan)
-	return firewall.Input{LANDevice: "br-lan", WANDevice: "eth1", LAN: s.LAN.Address, WAN: f.WAN, Claimed: f.Claimed, Settings: s, Subnets: subnets}
+	return firewall.Input{LANDevice: "br-lan", WANDevice: "eth1", LAN: s.LAN.Address, WAN: f.WAN, Claimed: f.Claimed, Settings: s, Subnets: subnets,
+		Facts: facts.Facts{Names: f.Names, Leases: f.Leases}}
 }

@@ -78,7 +78,7 @@ func TestGoldensOnKernel(t *testing.T) {
 				switch f.Name {
 				case "commands", "then":
 					configure(t, s, string(f.Data))
-				case "facts":
+				case "facts", "later":
 					facts = string(f.Data)
 				}
 			}

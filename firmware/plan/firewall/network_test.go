@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/culvert-fw/culvert/firmware/facts"
 	"github.com/culvert-fw/culvert/firmware/kernel/conntrack"
 	"github.com/culvert-fw/culvert/firmware/kernel/nft/nettest"
 	"github.com/culvert-fw/culvert/firmware/kernel/rtnl"
@@ -34,6 +35,7 @@ type network struct {
 	rtr, pc, nas, wan *nettest.NS
 	l                 *loader
 	s                 *settings.Settings
+	facts             facts.Facts
 }
 
 func newNetwork(t *testing.T) *network {
@@ -73,8 +75,29 @@ func (n *network) set(commands string) {
 	n.t.Helper()
 	old := n.s.Clone()
 	configure(n.t, n.s, commands)
-	n.l.apply(n.t, input(n.t, n.s, ""))
-	ended := firewall.Ended(old, n.s)
+	n.apply()
+	n.end(firewall.Ended(old, n.s, n.facts))
+}
+
+// informed changes what the router knows.
+func (n *network) informed(f facts.Facts) {
+	n.t.Helper()
+	old := n.facts
+	n.facts = f
+	n.apply()
+	n.end(passthrough.Outdated(n.s, old, f))
+}
+
+func (n *network) apply() {
+	n.t.Helper()
+	in := input(n.t, n.s, "")
+	in.Facts = n.facts
+	n.l.apply(n.t, in)
+}
+
+// end refuses by routing what the rules cannot answer, and ends connections.
+func (n *network) end(ended []passthrough.Selector) {
+	n.t.Helper()
 	n.rtr.Do(func() {
 		h, err := rtnl.New()
 		if err != nil {

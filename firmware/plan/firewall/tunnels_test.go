@@ -121,6 +121,7 @@ func (n *network) share(devices ...string) {
 func (n *network) applyShared(devices ...string) firewall.Input {
 	n.t.Helper()
 	in := input(n.t, n.s, "")
+	in.Facts = n.facts
 	a := facts.Association{Server: netip.MustParseAddr(server)}
 	for _, d := range devices {
 		a.Devices = append(a.Devices, netip.MustParseAddr(d))

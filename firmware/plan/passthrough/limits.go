@@ -1,7 +1,6 @@
 package passthrough
 
 import (
-	"net/netip"
 	"slices"
 
 	"github.com/culvert-fw/culvert/firmware/facts"
@@ -22,55 +21,16 @@ type limit struct {
 	devices, servers ends
 }
 
-// ends are the addresses that one end of a tunnel may have.
-type ends struct {
-	set      string // its name in the table
-	why      string // its setting
-	limited  bool   // else any address is right
-	prefixes []netip.Prefix
-}
-
-func (e ends) has(a netip.Addr) bool {
-	return !e.limited || slices.ContainsFunc(e.prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
-}
-
-// covers tells whether all that o has is in e too.
-func (e ends) covers(o ends) bool {
-	if !e.limited || !o.limited {
-		return !e.limited
-	}
-	for _, p := range o.prefixes {
-		if !slices.ContainsFunc(e.prefixes, func(q netip.Prefix) bool { return q.Bits() <= p.Bits() && q.Contains(p.Addr()) }) {
-			return false
-		}
-	}
-	return true
-}
-
-// sets is the set of the addresses, none when any is right.
-func (e ends) sets() []rs.Set {
-	if !e.limited {
-		return nil
-	}
-	s := rs.Set{Name: e.set, Key: []rs.Type{rs.IPv4Addr}, Interval: true}
-	for _, p := range e.prefixes {
-		s.Elements = append(s.Elements, rs.Element{Key: rs.Addr(p.Masked().Addr()), End: rs.PrefixEnd(p), Why: e.why})
-	}
-	s.Sort()
-	return []rs.Set{s}
-}
-
 // limits has one for each protocol that is on, in the order of toggles.
-func limits(s *settings.Settings) (out []limit) {
+func limits(s *settings.Settings, f facts.Facts) (out []limit) {
 	for _, p := range s.Passthrough.Protocols() {
 		if !p.Enabled {
 			continue
 		}
-		end := func(what string, words []string) ends {
-			return ends{set: p.Name + "_" + what, why: "passthrough " + p.Name + " " + what,
-				limited: len(words) > 0, prefixes: s.Prefixes(words)}
+		list := func(what string) ends {
+			return ends{set: p.Name + "_" + what, why: "passthrough " + p.Name + " " + what}
 		}
-		out = append(out, limit{p.Name, end("devices", p.Devices), end("servers", p.Servers)})
+		out = append(out, limit{p.Name, deviceEnds(s, f, list("devices"), p.Devices), serverEnds(s, f, list("servers"), p.Servers)})
 	}
 	return out
 }
@@ -94,17 +54,14 @@ func (l limit) chain(n Network) rs.Chain {
 		if !e.limited {
 			continue
 		}
-		refuse := func(way []rs.Expr, f rs.Field, how rs.Expr) rs.Rule {
-			return rs.R(e.why, append(slices.Clone(way), rs.In{Key: rs.Fields{f}, Set: e.set, Not: true}, how)...)
-		}
-		c.Rules = append(c.Rules, refuse(out, e.out, rs.AdminProhibited))
+		c.Rules = append(c.Rules, e.outward(out, e.out, rs.AdminProhibited))
 		if l.name == "ipsec" && e.in == rs.FieldDest {
 			// What table ip delivers by what it learned before. It would be
 			// quoted with the device's address: neither the server's to know,
 			// nor of use to it.
-			c.Rules = append(c.Rules, refuse(append([]rs.Expr{rs.Untracked}, in...), e.in, drop))
+			c.Rules = append(c.Rules, e.inward(append([]rs.Expr{rs.Untracked}, in...), e.in, drop))
 		}
-		c.Rules = append(c.Rules, refuse(in, e.in, rs.AdminProhibited))
+		c.Rules = append(c.Rules, e.inward(in, e.in, rs.AdminProhibited))
 	}
 	return c
 }
@@ -117,8 +74,8 @@ func limitPart(part *Part, all []limit, n Network) {
 		if !l.limited() {
 			continue
 		}
-		part.Sets = append(part.Sets, l.sets()...)
-		part.Chains = append(part.Chains, l.chain(n))
+		part.Sets = append(append(part.Sets, l.sets()...), l.devices.addresses()...)
+		part.Chains = append(append(part.Chains, l.chain(n)), l.devices.byMAC(rs.AdminProhibited)...)
 		check := rs.Verdict{Kind: rs.Jump, Chain: l.chainName()}
 		for _, x := range traffic(l.name) {
 			if x.port == 0 {
@@ -147,7 +104,7 @@ func (e ends) pass(f rs.Field) []rs.Rule {
 	if !e.limited {
 		return nil
 	}
-	return []rs.Rule{rs.R(e.why, rs.In{Key: rs.Fields{f}, Set: e.set, Not: true}, accept)}
+	return []rs.Rule{e.outward(nil, f, accept)}
 }
 
 // allowed leaves out of the associations the devices that have no right to
@@ -168,9 +125,8 @@ func (e ends) allowed(all []facts.Association) []facts.Association {
 // narrowed lists the flows that end when new is for others than old: those
 // that the flowtable may carry past the rules. That is UDP alone; TCP 1723 has
 // a helper, so the rules see each packet of it, as of GRE and ESP.
-func narrowed(old, new *settings.Settings) (out []Selector) {
-	was := limits(old)
-	for _, l := range limits(new) {
+func narrowed(was, is []limit) (out []Selector) {
+	for _, l := range is {
 		i := slices.IndexFunc(was, func(w limit) bool { return w.name == l.name })
 		if i < 0 || l.devices.covers(was[i].devices) && l.servers.covers(was[i].servers) {
 			continue

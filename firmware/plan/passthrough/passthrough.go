@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 
+	"github.com/culvert-fw/culvert/firmware/facts"
 	rs "github.com/culvert-fw/culvert/firmware/ruleset"
 	"github.com/culvert-fw/culvert/firmware/settings"
 )
@@ -73,13 +74,14 @@ type Part struct {
 // port; IPsec with NAT-T neither; native ESP has table ip.
 func Rules(s *settings.Settings, n Network) Part {
 	var part Part
-	p, all := s.Passthrough, limits(s)
+	p, all := s.Passthrough, limits(s, n.Facts)
 	for _, l := range all {
 		if l.name == "ipsec" {
 			n.allowed = l
 		}
 	}
 	if part.IP = IPsecTable(p.IPsec.Enabled, n); part.IP != nil {
+		part.IP.Chains = append(part.IP.Chains, n.allowed.devices.byMAC(accept)...)
 		part.Untracked = Untracked(n)
 	}
 	if p.PPTP.Enabled {
@@ -207,12 +209,18 @@ func (s Selector) fits(f Flow) bool {
 	return int(f.ReplySport) == s.Port || int(f.Sport) == s.Port
 }
 
+// Outdated tells which conntrack entries have to be deleted after what was
+// learned changed, for the reason of Ended.
+func Outdated(s *settings.Settings, old, new facts.Facts) []Selector {
+	return narrowed(limits(s, old), limits(s, new))
+}
+
 // Ended tells which conntrack entries have to be deleted after new took the
 // place of old in the kernel: offloaded flows pass the chains by and would run
 // on though they are refused now; and a helper is only given to new
 // connections, so running PPTP starts anew when it is turned on.
-func Ended(old, new *settings.Settings) []Selector {
-	out := narrowed(old, new)
+func Ended(old, new *settings.Settings, f facts.Facts) []Selector {
+	out := narrowed(limits(old, f), limits(new, f))
 	was := toggles(old.Passthrough)
 	for i, t := range toggles(new.Passthrough) {
 		if t.on == was[i].on || t.on && t.name != "pptp" {

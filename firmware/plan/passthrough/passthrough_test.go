@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/culvert-fw/culvert/firmware/facts"
 	"github.com/culvert-fw/culvert/firmware/settings"
 )
 
@@ -28,7 +29,7 @@ func TestEnded(t *testing.T) {
 		{"l2tp off", all, off(func(p *settings.Passthrough) { p.L2TP.Enabled = false }), "udp 1701 (passthrough l2tp off)|l2tp (passthrough l2tp off)|"},
 	} {
 		got := ""
-		for _, s := range Ended(c.old, c.new) {
+		for _, s := range Ended(c.old, c.new, facts.Facts{}) {
 			got += s.Text() + "|"
 		}
 		if got != c.want {
@@ -74,24 +75,24 @@ func TestNarrowed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	list := Ended(old, new)
+	list := Ended(old, new, facts.Facts{})
 	if len(list) != 1 || list[0].Text() != "udp 1701 (passthrough l2tp is for others)" {
 		t.Fatalf("ended: %v", list)
 	}
-	if again := Ended(new, new); len(again) != 0 {
+	if again := Ended(new, new, facts.Facts{}); len(again) != 0 {
 		t.Errorf("nothing changed, and these end: %v", again)
 	}
-	if wider := Ended(new, old); len(wider) != 0 {
+	if wider := Ended(new, old, facts.Facts{}); len(wider) != 0 {
 		t.Errorf("anybody may, and these end: %v", wider)
 	}
 	more := new.Clone()
 	if err := settings.Set(more, []string{"passthrough", "l2tp", "devices", "192.168.1.0/24"}); err != nil {
 		t.Fatal(err)
 	}
-	if wider := Ended(new, more); len(wider) != 0 {
+	if wider := Ended(new, more, facts.Facts{}); len(wider) != 0 {
 		t.Errorf("more may, and these end: %v", wider)
 	}
-	if back := Ended(more, new); len(back) != 1 {
+	if back := Ended(more, new, facts.Facts{}); len(back) != 1 {
 		t.Errorf("fewer may, and these end: %v", back)
 	}
 	a := netip.MustParseAddr

@@ -74,6 +74,7 @@ type Network struct {
 	Shared               []facts.Association
 	Server               netip.Addr // the LAN's IPsec server; invalid: there is none
 	Subnets              []Subnet   // that tunnels of devices lead to
+	Facts                facts.Facts
 	allowed              limit
 }
 
