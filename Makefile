@@ -9,10 +9,11 @@ export KERNEL_SRC
 MKIMAGE = go build -o out/bin/mkimage ./cmd/mkimage && out/bin/mkimage
 BAKE = $(if $(SETTINGS),-settings '$(SETTINGS)')
 
-.PHONY: help run test image images boards check clean
+.PHONY: help run demo test image images boards check clean
 
 help:
 	@echo 'make run                boot BOARD in QEMU, the shell of the router on this terminal'
+	@echo 'make demo               five devices with VPN tunnels through the router, live on this terminal'
 	@echo 'make test               all tests, those of the VPN lab included'
 	@echo 'make image BOARD=...    the image of a board, below out/; SETTINGS=FILE bakes settings in'
 	@echo 'make images             the images of all boards'
@@ -41,6 +42,10 @@ images:
 boards:
 	@scripts/prepare go
 	@$(MKIMAGE) -boards
+
+demo:
+	@scripts/prepare demo
+	@scripts/demo
 
 test:
 	@scripts/prepare test

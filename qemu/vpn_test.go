@@ -5,7 +5,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,37 +17,8 @@ import (
 // tunnel while all are up; the tunnels stay up until the step ends.
 func together(t *testing.T, hosts []*peers.Host, dial func(*peers.Host) (*lab.Tunnel, error)) []*lab.Tunnel {
 	t.Helper()
-	type result struct {
-		tu  *lab.Tunnel
-		err error
-	}
-	results := make(chan result, len(hosts))
 	began := time.Now()
-	for _, h := range hosts {
-		go func() {
-			tu, err := dial(h)
-			results <- result{tu, err}
-		}()
-	}
-	var tunnels []*lab.Tunnel
-	for range hosts {
-		r := <-results
-		if r.err != nil {
-			t.Errorf("dial: %v", r.err)
-			continue
-		}
-		tunnels = append(tunnels, r.tu)
-	}
-	t.Cleanup(func() {
-		var wg sync.WaitGroup
-		for _, tu := range tunnels {
-			wg.Go(func() { tu.Stop() })
-		}
-		wg.Wait()
-	})
-	if t.Failed() {
-		t.FailNow()
-	}
+	tunnels := lab.Together(t, hosts, dial)
 	up := time.Since(began)
 	payload(t, tunnels)
 	t.Logf("%d tunnels up after %.1f s, payload through after %.1f s", len(tunnels), up.Seconds(), time.Since(began).Seconds())

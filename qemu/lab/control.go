@@ -1,9 +1,5 @@
 package lab
 
-import (
-	"testing"
-)
-
 // controlRules is NAT as a stock Linux does it, with all that PPTP needs.
 const controlRules = `table ip nat {
  ct helper pptp { type "pptp" protocol tcp; }
@@ -15,7 +11,7 @@ const controlRules = `table ip nat {
 
 // NewControl is the lab with one more peer, a stock Linux that does NAT, in the
 // router's place: what fails there is the peers' fault.
-func NewControl(t testing.TB) *Lab {
+func NewControl(t T) *Lab {
 	t.Helper()
 	l := newLab(t, Config{Peers: true})
 	l.needs("out/peers/linux", "out/peers/root")

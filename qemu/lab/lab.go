@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -41,12 +39,16 @@ type Config struct {
 	NoBoot   bool   // leave the router off until Lab.Boot
 	Data     []byte // what is on the data disk at first; nil is a new one
 	Scan     string // an address to scan from the Internet from power-on, see Scanned
+	// Clients are the names of the LAN hosts; default c1, c2 and c3.
+	Clients []string
+	// Stop ends what waits for something when it is closed; nil is never.
+	Stop <-chan struct{}
 }
 
 // Lab is a running lab as one test sees it: what fails, fails that test.
 type Lab struct {
 	*setup
-	t testing.TB
+	t T
 }
 
 // setup is what the tests of one lab share.
@@ -54,14 +56,14 @@ type setup struct {
 	NS         *Namespace
 	Router     *Router
 	Peers      *peers.Client
-	C          []*peers.Host // LAN hosts c1, c2, c3; without an address at first
+	C          []*peers.Host // LAN hosts, see Config.Clients; without an address at first
 	ISP        *peers.Host   // the router's uplink: DHCP, DNS, routing to the servers
 	S1, S2     *peers.Host   // servers behind the ISP
 	NAT        *peers.Host   // the stock Linux in the router's place, see NewControl
 	Key        ssh.Signer    // the admin's key
 	LANAddress string        // where SSH is dialled
 
-	owner        testing.TB // the test that the lab belongs to
+	owner        T // the test that the lab belongs to
 	cfg          Config
 	top, dir     string
 	vmrun        string
@@ -78,17 +80,14 @@ type setup struct {
 }
 
 // For is the same lab for a subtest, which fails instead of its parent.
-func (l *Lab) For(t testing.TB) *Lab { return &Lab{setup: l.setup, t: t} }
+func (l *Lab) For(t T) *Lab { return &Lab{setup: l.setup, t: t} }
 
 // New starts a lab; it ends with the test. When the test failed, the consoles
 // of the router and of the peers are printed.
-func New(t testing.TB, cfg Config) *Lab {
+func New(t T, cfg Config) *Lab {
 	t.Helper()
 	l := newLab(t, cfg)
-	l.needs("out/" + l.cfg.Board + "/manifest.json")
-	if cfg.Peers {
-		l.needs("out/peers/linux", "out/peers/root")
-	}
+	l.require()
 	l.makeKey()
 	l.vmrun = l.build("cmd/vmrun")
 	l.dataFile = filepath.Join(l.dir, "data.img")
@@ -110,13 +109,25 @@ func New(t testing.TB, cfg Config) *Lab {
 	return l
 }
 
+// require skips the test when there is no image or no peers.
+func (l *Lab) require() {
+	l.t.Helper()
+	l.needs("out/" + l.cfg.Board + "/manifest.json")
+	if l.cfg.Peers {
+		l.needs("out/peers/linux", "out/peers/root")
+	}
+}
+
 // newLab is a lab in which nothing runs yet.
-func newLab(t testing.TB, cfg Config) *Lab {
+func newLab(t T, cfg Config) *Lab {
 	if cfg.Board == "" {
 		cfg.Board = "qemu-mips"
 	}
 	if cfg.MemMB == 0 {
 		cfg.MemMB = 64
+	}
+	if cfg.Clients == nil {
+		cfg.Clients = []string{"c1", "c2", "c3"}
 	}
 	return &Lab{t: t, setup: &setup{owner: t, cfg: cfg, dir: t.TempDir(), LANAddress: "192.168.1.1", addrs: map[string]string{}}}
 }
@@ -173,40 +184,6 @@ func (l *Lab) makeKey() {
 	l.Key, err = ssh.NewSignerFromKey(priv)
 	l.check(err)
 }
-
-var built struct {
-	sync.Mutex
-	dir string
-	bin map[string]string
-}
-
-// build compiles a program of this module once a test binary.
-func (l *Lab) build(pkg string) string {
-	l.t.Helper()
-	built.Lock()
-	defer built.Unlock()
-	if p := built.bin[pkg]; p != "" {
-		return p
-	}
-	if built.dir == "" {
-		dir, err := os.MkdirTemp("", "culvert-lab")
-		l.check(err)
-		built.dir, built.bin = dir, map[string]string{}
-	}
-	p := filepath.Join(built.dir, filepath.Base(pkg))
-	cmd := exec.Command("go", "build", "-o", p, "./"+pkg)
-	cmd.Dir = l.top
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		l.t.Fatalf("go build %s: %v\n%s", pkg, err, out)
-	}
-	built.bin[pkg] = p
-	return p
-}
-
-// Cleanup removes what build made; TestMain calls it.
-func Cleanup() { os.RemoveAll(built.dir) }
 
 func (l *Lab) writeSettings() {
 	if l.cfg.Settings == nil {
@@ -277,6 +254,8 @@ func (l *Lab) dialAgent() *peers.Client {
 		select {
 		case <-l.uml.Done():
 			l.t.Fatal("the peers' machine ended")
+		case <-l.cfg.Stop:
+			l.t.Fatal("stopped while the peers boot")
 		case <-time.After(50 * time.Millisecond): // its boot has no event on this side
 		}
 		if time.Now().After(deadline) {
@@ -297,8 +276,8 @@ func (l *Lab) wire() {
 for b in blan bwan bsrv; do ip link add $b type bridge forward_delay 0 mcast_snooping 0; ip link set $b up; done
 ip link set vec0 master blan up
 ip link set vec1 master bwan up`)
-	for i := range 3 {
-		h := host(fmt.Sprintf("c%d", i+1))
+	for _, name := range l.cfg.Clients {
+		h := host(name)
 		l.plug(h, "blan", "eth0")
 		l.C = append(l.C, h)
 	}

@@ -93,6 +93,12 @@ func (l *Lab) ssh(addr string, auth ...ssh.AuthMethod) (*ssh.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if l.cfg.Stop != nil {
+		go func() { // a handshake or a command may be under way
+			<-l.cfg.Stop
+			conn.Close()
+		}()
+	}
 	conn.SetDeadline(time.Now().Add(60 * time.Second))
 	cc, chans, reqs, err := ssh.NewClientConn(conn, addr, &ssh.ClientConfig{
 		User: "admin", Auth: auth,

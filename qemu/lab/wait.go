@@ -30,6 +30,8 @@ func (l *Lab) Until(what string, limit time.Duration, f func() error) {
 		select {
 		case <-gone:
 			l.t.Fatalf("%s: the router's machine ended; vmrun said:\n%s", what, l.Router.stderr.String())
+		case <-l.cfg.Stop:
+			l.t.Fatalf("%s: stopped: %v", what, err)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
