@@ -121,6 +121,9 @@ func compileStatement(e ruleset.Expr) ([]expr.Any, error) {
 	case ruleset.Verdict:
 		return []expr.Any{&expr.Verdict{Kind: verdictCode(e.Kind), Chain: e.Chain}}, nil
 	}
+	if out, ok := compilePayload(e); ok {
+		return out, nil
+	}
 	return compileTunnel(e)
 }
 
