@@ -62,7 +62,7 @@ func (d *daemon) endConnections(ended []passthrough.Selector) error {
 		return slices.ContainsFunc(ended, func(s passthrough.Selector) bool {
 			return s.Picks(passthrough.Flow{
 				Protocol: e.Protocol, Sport: e.Orig.SrcPort, Dport: e.Orig.DstPort, ReplySport: e.Reply.SrcPort,
-				DNATed: e.DNATed(), Src: e.Orig.Src, ReplySrc: e.Reply.Src,
+				DNATed: e.DNATed(), Crossing: e.DNATed() || e.Reply.Dst != e.Orig.Src, Src: e.Orig.Src, ReplySrc: e.Reply.Src,
 			})
 		})
 	})

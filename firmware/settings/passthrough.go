@@ -5,26 +5,34 @@ import (
 	"slices"
 )
 
-// Passthrough has one switch a VPN protocol, and whom it is for.
+// Passthrough has one switch a VPN protocol, and whom it is for. The help says
+// what a switch can't see; docs/passthrough.md says more.
 type Passthrough struct {
-	PPTP  PassProtocol `json:"pptp" help:"PPTP: TCP 1723 and its GRE"`
-	L2TP  PassProtocol `json:"l2tp" help:"L2TP outside IPsec: UDP 1701 and IP protocol 115"`
-	IPsec PassIPsec    `json:"ipsec" help:"IPsec: UDP 500 and 4500, ESP, AH"`
+	PPTP      PassProtocol `json:"pptp" help:"PPTP: TCP 1723 and its GRE"`
+	L2TP      PassProtocol `json:"l2tp" help:"L2TP outside IPsec: UDP 1701 and IP protocol 115"`
+	IPsec     PassIPsec    `json:"ipsec" help:"IPsec: UDP 500 and 4500, ESP, AH"`
+	SSTP      PassProtocol `json:"sstp" schema:"without=ports" help:"SSTP: TCP 443 of its servers, which look like any HTTPS site"`
+	OpenVPN   PassProtocol `json:"openvpn" schema:"without=ports" help:"OpenVPN: port 1194, and its handshake at any; not inside TLS or obfuscated"`
+	WireGuard PassProtocol `json:"wireguard" schema:"without=ports" help:"WireGuard: its handshake at any UDP port; not AmneziaWG and others that change it"`
 }
 
 // PassProtocol is the switch of one protocol. Devices and Servers are the two
-// ends of its tunnels, in the LAN and beyond; an empty list is anybody.
+// ends of its tunnels, in the LAN and beyond; an empty list is anybody. Those of
+// SSTP are where it is looked for, see checkSSTP.
 type PassProtocol struct {
 	Enabled bool     `json:"enabled" schema:"self" help:"on or off"`
 	Devices []string `json:"devices,omitempty" schema:"format=devices,count=256,empty=any" help:"the devices that may use it; any = all"`
 	Servers []string `json:"servers,omitempty" schema:"format=servers,count=256,empty=any" help:"the Internet's ends that it may reach; any = all"`
+	Ports   []int    `json:"ports,omitempty" schema:"min=1,max=65535,count=15" help:"the ports at which it is looked for"` // TCP's or UDP's
 }
 
 // PassIPsec is the switch of IPsec, and the subnets behind its tunnels.
 type PassIPsec struct {
-	Enabled bool              `json:"enabled" schema:"self" help:"on or off"`
-	Devices []string          `json:"devices,omitempty" schema:"format=devices,count=256,empty=any" help:"the devices that may use it; any = all"`
-	Servers []string          `json:"servers,omitempty" schema:"format=servers,count=256,empty=any" help:"the Internet's ends that it may reach; any = all"`
+	Enabled bool     `json:"enabled" schema:"self" help:"on or off"`
+	Devices []string `json:"devices,omitempty" schema:"format=devices,count=256,empty=any" help:"the devices that may use it; any = all"`
+	Servers []string `json:"servers,omitempty" schema:"format=servers,count=256,empty=any" help:"the Internet's ends that it may reach; any = all"`
+	// Ports come beside 500 and 4500, which no IKE does without (RFC 7296 2).
+	Ports   []int             `json:"ports,omitempty" schema:"min=1,max=65535,count=15" help:"further UDP ports of IKE and NAT-T, beside 500 and 4500"`
 	Subnets map[string]Subnet `json:"subnet,omitempty" schema:"format=prefix,count=16" help:"subnets that a device's tunnel leads to, for devices without IPsec"`
 }
 
@@ -36,13 +44,16 @@ type Protocol struct {
 
 // Protocols are those of p, in the order of the schema.
 func (p *Passthrough) Protocols() []Protocol {
-	return []Protocol{{"pptp", p.PPTP}, {"l2tp", p.L2TP},
-		{"ipsec", PassProtocol{Enabled: p.IPsec.Enabled, Devices: p.IPsec.Devices, Servers: p.IPsec.Servers}}}
+	ipsec := PassProtocol{Enabled: p.IPsec.Enabled, Devices: p.IPsec.Devices, Servers: p.IPsec.Servers, Ports: p.IPsec.Ports}
+	return []Protocol{{"pptp", p.PPTP}, {"l2tp", p.L2TP}, {"ipsec", ipsec},
+		{"sstp", p.SSTP}, {"openvpn", p.OpenVPN}, {"wireguard", p.WireGuard}}
 }
 
 func defaultPassthrough() Passthrough {
 	on := PassProtocol{Enabled: true}
-	return Passthrough{PPTP: on, L2TP: on, IPsec: PassIPsec{Enabled: true}}
+	p := Passthrough{PPTP: on, L2TP: on, IPsec: PassIPsec{Enabled: true}, SSTP: on, OpenVPN: on, WireGuard: on}
+	p.PPTP.Ports, p.L2TP.Ports = []int{1723}, []int{1701}
+	return p
 }
 
 // Prefixes are the addresses that words name, sorted and without overlap.
@@ -89,6 +100,8 @@ func checkPassthrough(c *check) {
 		}
 	}
 	checkSubnets(c)
+	checkSSTP(c)
+	checkPassPorts(c, serves)
 }
 
 // mayUse checks that a device is among those that a protocol is for.

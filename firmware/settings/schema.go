@@ -44,10 +44,11 @@ type Node struct {
 	json     string
 	typ      reflect.Type
 	format   string
-	min, max int64 // of numbers, and of durations in ns
-	zero     bool  // 0 is allowed too
-	optional bool  // the zero value means "not set"
-	count    int   // most elements or entries
+	min, max int64  // of numbers, and of durations in ns
+	zero     bool   // 0 is allowed too
+	optional bool   // the zero value means "not set"
+	count    int    // most elements or entries
+	without  string // a field that this Area has not, though its type has
 }
 
 var schema struct {
@@ -69,8 +70,8 @@ func (n *Node) fill(def reflect.Value) {
 	for i := range n.typ.NumField() {
 		f := n.typ.Field(i)
 		name, opts, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if name == "version" {
-			continue // not a setting; JSON has it, see json.go
+		if name == "version" || name == n.without && name != "" {
+			continue // version is not a setting; JSON has it, see json.go
 		}
 		c := &Node{Name: name, json: name, field: i, typ: f.Type, Help: f.Tag.Get("help"), optional: opts != ""}
 		self := c.tags(f.Tag.Get("schema"))
@@ -107,6 +108,8 @@ func (n *Node) tags(tag string) (self bool) {
 			n.Empty = val
 		case "count":
 			n.count = int(limit(val))
+		case "without":
+			n.without = val
 		}
 	}
 	return self

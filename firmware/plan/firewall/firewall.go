@@ -124,12 +124,12 @@ func forward(in Input, pass passthrough.Part) []rs.Chain {
 	var carried []rs.Chain
 	if in.Settings.Firewall.Offload {
 		c.Rules = append(c.Rules, rs.R("established", rs.Established|rs.Related, jump("carried")))
-		carried = []rs.Chain{{Name: "carried", Rules: []rs.Rule{
+		carried = []rs.Chain{{Name: "carried", Rules: append(slices.Clone(pass.Carried),
 			rs.R("firewall offload on", rs.L4{Protocol: rs.TCP}, rs.Offload{Flowtable: flowtable}),
 			rs.R("firewall offload on", rs.L4{Protocol: rs.UDP}, rs.Offload{Flowtable: flowtable}),
 			// What cannot be offloaded (a helper, GRE, ESP) comes here too.
 			rs.R("established", accept),
-		}}}
+		)}}
 	} else {
 		c.Rules = append(c.Rules, rs.R("established", rs.Established|rs.Related, accept))
 	}

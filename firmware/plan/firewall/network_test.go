@@ -121,7 +121,7 @@ func (n *network) end(ended []passthrough.Selector) {
 			_, err = c.Delete(func(e *conntrack.Entry) bool {
 				for _, s := range ended {
 					if s.Picks(passthrough.Flow{Protocol: e.Protocol, Sport: e.Orig.SrcPort, Dport: e.Orig.DstPort, ReplySport: e.Reply.SrcPort,
-						DNATed: e.DNATed(), Src: e.Orig.Src, ReplySrc: e.Reply.Src}) {
+						DNATed: e.DNATed(), Crossing: e.DNATed() || e.Reply.Dst != e.Orig.Src, Src: e.Orig.Src, ReplySrc: e.Reply.Src}) {
 						return true
 					}
 				}

@@ -219,6 +219,9 @@ type Refusal struct {
 // is what the device has now, "" when that is not known.
 func Refusals(s *settings.Settings, f facts.Facts, device netip.Addr, mac string, server netip.Addr) (out []Refusal) {
 	for _, l := range limits(s, f) {
+		if l.atServers && (l.off || !l.servers.has(server)) {
+			continue
+		}
 		switch d := l.devices; {
 		case !d.has(device):
 			out = append(out, Refusal{Protocol: l.name, List: "devices"})

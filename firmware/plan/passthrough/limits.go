@@ -1,6 +1,7 @@
 package passthrough
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/culvert-fw/culvert/firmware/facts"
@@ -18,19 +19,41 @@ const (
 // the LAN and these servers.
 type limit struct {
 	name             string
+	traffic          []port
 	devices, servers ends
+	// atServers tells that the protocol is looked for at its servers alone, so
+	// that they are those it is refused to. When it is off, that is to every
+	// device, and served, the LAN's own server, is refused to callers.
+	atServers, off bool
+	served         netip.Addr
 }
 
-// limits has one for each protocol that is on, in the order of toggles.
+// may tells whether a tunnel between these ends is right.
+func (l limit) may(device, server netip.Addr) bool {
+	if l.atServers {
+		return !l.servers.has(server) || !l.off && l.devices.has(device)
+	}
+	return l.devices.has(device) && l.servers.has(server)
+}
+
+// limits has one for each protocol that is on, and for SSTP when it is looked
+// for, in the order of the schema.
 func limits(s *settings.Settings, f facts.Facts) (out []limit) {
 	for _, p := range s.Passthrough.Protocols() {
-		if !p.Enabled {
+		atServers := p.Name == "sstp"
+		if !p.Enabled && !atServers || atServers && (len(p.Servers) == 0 || p.Enabled && len(p.Devices) == 0) {
 			continue
 		}
 		list := func(what string) ends {
 			return ends{set: p.Name + "_" + what, why: "passthrough " + p.Name + " " + what}
 		}
-		out = append(out, limit{p.Name, deviceEnds(s, f, list("devices"), p.Devices), serverEnds(s, f, list("servers"), p.Servers)})
+		l := limit{name: p.Name, traffic: traffic(p), atServers: atServers, off: !p.Enabled,
+			devices: deviceEnds(s, f, list("devices"), p.Devices), servers: serverEnds(s, f, list("servers"), p.Servers)}
+		if l.off {
+			l.devices = ends{why: "passthrough sstp off"}
+			l.served, _ = s.Device(s.Firewall.VPNServers.SSTP.To)
+		}
+		out = append(out, l)
 	}
 	return out
 }
@@ -41,29 +64,79 @@ func (l limit) sets() []rs.Set { return append(l.devices.sets(), l.servers.sets(
 
 func (l limit) chainName() string { return "limit_" + l.name }
 
+// how refuses what is between wrong ends. OpenVPN over TCP may be known only
+// once the connection is up, and an ICMP error would not end that.
+func (l limit) how() rs.Expr {
+	if l.name == "openvpn" {
+		return to(refusedTunnel)
+	}
+	return rs.AdminProhibited
+}
+
+// way is a direction through the router, with what has the device's address
+// there and the server's.
+type way struct {
+	match          []rs.Expr
+	device, server rs.Field
+}
+
+func ways(n Network) (out, in way) {
+	return way{[]rs.Expr{rs.Iif{Name: n.LANDevice}, rs.Oif{Name: n.WANDevice}}, rs.FieldSource, rs.FieldDest},
+		way{[]rs.Expr{rs.Iif{Name: n.WANDevice}, rs.Oif{Name: n.LANDevice}}, rs.FieldDest, rs.FieldSource}
+}
+
 // chain refuses what is between other ends. What is right goes on to the rules
 // for everything.
 func (l limit) chain(n Network) rs.Chain {
 	c := rs.Chain{Name: l.chainName()}
-	out := []rs.Expr{rs.Iif{Name: n.LANDevice}, rs.Oif{Name: n.WANDevice}}
-	in := []rs.Expr{rs.Iif{Name: n.WANDevice}, rs.Oif{Name: n.LANDevice}}
-	for _, e := range []struct {
-		ends
-		out, in rs.Field
-	}{{l.devices, rs.FieldSource, rs.FieldDest}, {l.servers, rs.FieldDest, rs.FieldSource}} {
-		if !e.limited {
-			continue
-		}
-		c.Rules = append(c.Rules, e.outward(out, e.out, rs.AdminProhibited))
-		if l.name == "ipsec" && e.in == rs.FieldDest {
+	out, in := ways(n)
+	if l.atServers {
+		c.Rules = l.atTheirs(out, in)
+		return c
+	}
+	if l.devices.limited {
+		c.Rules = append(c.Rules, l.devices.outward(out.match, out.device, l.how()))
+		if l.name == "ipsec" {
 			// What table ip delivers by what it learned before. It would be
 			// quoted with the device's address: neither the server's to know,
 			// nor of use to it.
-			c.Rules = append(c.Rules, e.inward(append([]rs.Expr{rs.Untracked}, in...), e.in, drop))
+			c.Rules = append(c.Rules, l.devices.inward(append([]rs.Expr{rs.Untracked}, in.match...), in.device, drop))
 		}
-		c.Rules = append(c.Rules, e.inward(in, e.in, rs.AdminProhibited))
+		c.Rules = append(c.Rules, l.devices.inward(in.match, in.device, l.how()))
+	}
+	if l.servers.limited {
+		c.Rules = append(c.Rules, l.servers.outward(out.match, out.server, l.how()), l.servers.inward(in.match, in.server, l.how()))
 	}
 	return c
+}
+
+// atTheirs are the rules of a protocol that is looked for at its servers.
+func (l limit) atTheirs(out, in way) []rs.Rule {
+	theirs := func(w way) []rs.Expr {
+		return append(slices.Clone(w.match), rs.In{Key: rs.Fields{w.server}, Set: l.servers.set})
+	}
+	if !l.off {
+		return []rs.Rule{l.devices.outward(theirs(out), out.device, l.how()), l.devices.inward(theirs(in), in.device, l.how())}
+	}
+	rules := []rs.Rule{rs.R(l.devices.why, append(theirs(out), l.how())...), rs.R(l.devices.why, append(theirs(in), l.how())...)}
+	if l.served.Is4() {
+		p := netip.PrefixFrom(l.served, 32)
+		rules = append(rules, rs.R(l.devices.why, rs.DNATed{}, rs.Dest{Prefix: p}, l.how()), rs.R(l.devices.why, rs.DNATed{}, rs.Source{Prefix: p}, l.how()))
+	}
+	return rules
+}
+
+// others are rules that end, with how, what is between wrong ends, as far as
+// addresses tell.
+func (l limit) others(n Network, how rs.Expr) (rules []rs.Rule) {
+	out, in := ways(n)
+	if l.devices.limited {
+		rules = append(rules, l.devices.inward(out.match, out.device, how), l.devices.inward(in.match, in.device, how))
+	}
+	if l.servers.limited {
+		rules = append(rules, l.servers.inward(out.match, out.server, how), l.servers.inward(in.match, in.server, how))
+	}
+	return rules
 }
 
 // limitPart adds what refuses tunnels between wrong ends.
@@ -75,9 +148,9 @@ func limitPart(part *Part, all []limit, n Network) {
 			continue
 		}
 		part.Sets = append(append(part.Sets, l.sets()...), l.devices.addresses()...)
-		part.Chains = append(append(part.Chains, l.chain(n)), l.devices.byMAC(rs.AdminProhibited)...)
+		part.Chains = append(append(part.Chains, l.chain(n)), l.devices.byMAC(l.how())...)
 		check := rs.Verdict{Kind: rs.Jump, Chain: l.chainName()}
-		for _, x := range traffic(l.name) {
+		for _, x := range l.traffic {
 			if x.port == 0 {
 				protocols.Elements = append(protocols.Elements, rs.Element{Key: rs.Protocol(x.protocol), Verdict: check})
 			} else {
@@ -85,7 +158,7 @@ func limitPart(part *Part, all []limit, n Network) {
 			}
 		}
 	}
-	if len(part.Chains) == 0 {
+	if len(ports.Elements) == 0 {
 		return
 	}
 	protocols.Sort()
@@ -116,24 +189,6 @@ func (e ends) allowed(all []facts.Association) []facts.Association {
 		for _, d := range a.Devices {
 			if e.has(d) {
 				out[i].Devices = append(out[i].Devices, d)
-			}
-		}
-	}
-	return out
-}
-
-// narrowed lists the flows that end when new is for others than old: those
-// that the flowtable may carry past the rules. That is UDP alone; TCP 1723 has
-// a helper, so the rules see each packet of it, as of GRE and ESP.
-func narrowed(was, is []limit) (out []Selector) {
-	for _, l := range is {
-		i := slices.IndexFunc(was, func(w limit) bool { return w.name == l.name })
-		if i < 0 || l.devices.covers(was[i].devices) && l.servers.covers(was[i].servers) {
-			continue
-		}
-		for _, x := range traffic(l.name) {
-			if x.protocol == rs.UDP {
-				out = append(out, Selector{Protocol: x.protocol, Port: x.port, Why: "passthrough " + l.name + " is for others", allowed: &l})
 			}
 		}
 	}

@@ -3,16 +3,9 @@
 package passthrough
 
 import (
-	"net/netip"
-	"strconv"
-
-	"github.com/culvert-fw/culvert/firmware/facts"
 	rs "github.com/culvert-fw/culvert/firmware/ruleset"
 	"github.com/culvert-fw/culvert/firmware/settings"
 )
-
-// PPTPPort is the TCP port of PPTP's control connection, RFC 2637.
-const PPTPPort = 1723
 
 // Names in the table.
 const (
@@ -27,27 +20,32 @@ type port struct {
 	port     int
 }
 
-// traffic is what a protocol consists of.
-func traffic(name string) []port {
-	switch name {
-	case "pptp":
-		return []port{{rs.TCP, PPTPPort}, {rs.GRE, 0}}
-	case "l2tp":
-		return []port{{rs.UDP, 1701}, {rs.L2TP, 0}}
-	case "ipsec":
-		return []port{{rs.UDP, 500}, {rs.UDP, 4500}, {rs.ESP, 0}, {rs.AH, 0}}
+// traffic is what tells a protocol by itself: its ports, and protocols without
+// ports. SSTP's is HTTPS too, and WireGuard has no port: see limits and
+// handshakes.
+func traffic(p settings.Protocol) (out []port) {
+	if p.Name == "wireguard" {
+		return nil
 	}
-	return nil
+	for _, x := range p.Looked() {
+		out = append(out, port{protocolNumber(x.Protocol), x.Port})
+	}
+	switch p.Name {
+	case "pptp":
+		out = append(out, port{rs.GRE, 0})
+	case "l2tp":
+		out = append(out, port{rs.L2TP, 0})
+	case "ipsec":
+		out = append(out, port{rs.ESP, 0}, port{rs.AH, 0})
+	}
+	return out
 }
 
-// toggle is one protocol's switch.
-type toggle struct {
-	name string
-	on   bool
-}
-
-func toggles(p settings.Passthrough) []toggle {
-	return []toggle{{"pptp", p.PPTP.Enabled}, {"l2tp", p.L2TP.Enabled}, {"ipsec", p.IPsec.Enabled}}
+func protocolNumber(name string) uint8 {
+	if name == settings.TCP {
+		return rs.TCP
+	}
+	return rs.UDP
 }
 
 // Part is what passthrough adds to the ruleset.
@@ -62,6 +60,9 @@ type Part struct {
 	// accepted. The WAN's see the translated port, so a LAN server is found by
 	// its own port whatever the external one is.
 	FromLAN, FromWAN []rs.Rule
+	// Carried comes before what puts established connections into the
+	// flowtable: it keeps those out that the rules have to see more of.
+	Carried []rs.Rule
 	// IP is table ip, nil when there is none, and Untracked what the forward
 	// chain needs for it.
 	IP        *rs.Table
@@ -88,13 +89,16 @@ func Rules(s *settings.Settings, n Network) Part {
 		// Since Linux 6.0 no helper is assigned by itself. With it the
 		// data connection (GRE) is RELATED and needs no rule.
 		part.Helpers = []rs.Helper{{Name: helper, Type: "pptp", Protocol: rs.TCP}}
-		control, assign := rs.Dport{Protocol: rs.TCP, Port: PPTPPort}, rs.SetHelper{Name: helper}
-		part.FromLAN = []rs.Rule{rs.R("passthrough pptp on", control, assign)}
-		part.FromWAN = []rs.Rule{rs.R("passthrough pptp on", rs.DNATed{}, control, assign)}
+		for _, n := range p.PPTP.Ports {
+			control, assign := rs.Dport{Protocol: rs.TCP, Port: n}, rs.SetHelper{Name: helper}
+			part.FromLAN = append(part.FromLAN, rs.R("passthrough pptp on", control, assign))
+			part.FromWAN = append(part.FromWAN, rs.R("passthrough pptp on", rs.DNATed{}, control, assign))
+		}
 	}
 	subnetPart(&part, n)
 	refusePart(&part, p)
 	limitPart(&part, all, n)
+	handshakePart(&part, s, all, n)
 	return part
 }
 
@@ -102,16 +106,16 @@ func Rules(s *settings.Settings, n Network) Part {
 func refusePart(part *Part, p settings.Passthrough) {
 	protocols := rs.Set{Name: refusedProtocols, Key: []rs.Type{rs.InetProto}}
 	ports := rs.Set{Name: refusedPorts, Key: []rs.Type{rs.InetProto, rs.InetService}}
-	for _, t := range toggles(p) {
-		if t.on {
+	for _, x := range p.Protocols() {
+		if x.Enabled || x.Name == "sstp" {
 			continue
 		}
-		why := "passthrough " + t.name + " off"
-		for _, x := range traffic(t.name) {
-			if x.port == 0 {
-				protocols.Elements = append(protocols.Elements, rs.Element{Key: rs.Protocol(x.protocol), Why: why})
+		why := "passthrough " + x.Name + " off"
+		for _, t := range traffic(x) {
+			if t.port == 0 {
+				protocols.Elements = append(protocols.Elements, rs.Element{Key: rs.Protocol(t.protocol), Why: why})
 			} else {
-				ports.Elements = append(ports.Elements, rs.Element{Key: rs.Cat(rs.Protocol(x.protocol), rs.PortNumber(x.port)), Why: why})
+				ports.Elements = append(ports.Elements, rs.Element{Key: rs.Cat(rs.Protocol(t.protocol), rs.PortNumber(t.port)), Why: why})
 			}
 		}
 	}
@@ -145,94 +149,4 @@ func Unanswered(p settings.Passthrough) map[uint8]string {
 		return nil
 	}
 	return map[uint8]string{rs.L2TP: "passthrough l2tp off"}
-}
-
-// Notes tell the person who turns a switch off what it cannot see.
-func Notes(old, new settings.Passthrough) []string {
-	if old.L2TP.Enabled && !new.L2TP.Enabled {
-		return []string{"Refuses L2TP that is not inside IPsec; for L2TP/IPsec turn off ipsec"}
-	}
-	return nil
-}
-
-// Selector picks conntrack entries, in every zone.
-type Selector struct {
-	Protocol uint8
-	Port     int  // 0: all of the protocol
-	DNATed   bool // only connections that were forwarded to a LAN device, by their external port
-	Why      string
-	allowed  *limit // leaves out the tunnels that may go on, see Picks
-}
-
-// Flow is a conntrack entry. ReplySrc and ReplySport are what the answers come
-// from: of a DNATed flow the device and its own port.
-type Flow struct {
-	Protocol                 uint8
-	Sport, Dport, ReplySport uint16
-	DNATed                   bool
-	Src, ReplySrc            netip.Addr
-}
-
-// Text is e.g. "tcp 1723 (passthrough pptp off)".
-func (s Selector) Text() string {
-	t := rs.KeyText([]rs.Type{rs.InetProto}, rs.Protocol(s.Protocol))
-	if s.Port != 0 {
-		t += " " + strconv.Itoa(s.Port)
-	}
-	return t + " (" + s.Why + ")"
-}
-
-// Picks tells whether an entry is picked.
-func (s Selector) Picks(f Flow) bool {
-	if !s.fits(f) {
-		return false
-	}
-	device, server := f.Src, f.ReplySrc
-	if f.DNATed { // the other end began
-		device, server = server, device
-	}
-	return s.allowed == nil || !s.allowed.devices.has(device) || !s.allowed.servers.has(server)
-}
-
-// fits looks at protocol and ports alone: by the original direction's, or by
-// what the answers come from, which is a DNATed device's own port and what the
-// rules look at.
-func (s Selector) fits(f Flow) bool {
-	switch {
-	case f.Protocol != s.Protocol:
-		return false
-	case s.DNATed:
-		return f.DNATed && (s.Port == 0 || int(f.Dport) == s.Port)
-	case s.Port == 0:
-		return true
-	}
-	return int(f.ReplySport) == s.Port || int(f.Sport) == s.Port
-}
-
-// Outdated tells which conntrack entries have to be deleted after what was
-// learned changed, for the reason of Ended.
-func Outdated(s *settings.Settings, old, new facts.Facts) []Selector {
-	return narrowed(limits(s, old), limits(s, new))
-}
-
-// Ended tells which conntrack entries have to be deleted after new took the
-// place of old in the kernel: offloaded flows pass the chains by and would run
-// on though they are refused now; and a helper is only given to new
-// connections, so running PPTP starts anew when it is turned on.
-func Ended(old, new *settings.Settings, f facts.Facts) []Selector {
-	out := narrowed(limits(old, f), limits(new, f))
-	was := toggles(old.Passthrough)
-	for i, t := range toggles(new.Passthrough) {
-		if t.on == was[i].on || t.on && t.name != "pptp" {
-			continue
-		}
-		why := "passthrough " + t.name + " off"
-		if t.on {
-			why = "passthrough " + t.name + " on"
-		}
-		for _, x := range traffic(t.name) {
-			out = append(out, Selector{Protocol: x.protocol, Port: x.port, Why: why})
-		}
-	}
-	return out
 }
