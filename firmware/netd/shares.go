@@ -67,11 +67,11 @@ func (t *tunnels) checkShares() error {
 			}
 		}
 	}
-	keys := make([]ruleset.Key, len(crowd))
+	elements := make([]ruleset.Element, len(crowd))
 	for i, a := range crowd {
-		keys[i] = ruleset.Addr(a)
+		elements[i].Key = ruleset.Addr(a)
 	}
-	err := t.rules.Learn(plan.LearnedSet(plan.Crowding), keys...)
+	err := t.rules.Learn(plan.LearnedSet(plan.Crowding), elements...)
 	if errors.Is(err, unix.ENOENT) {
 		return nil // the switch was turned off meanwhile
 	}

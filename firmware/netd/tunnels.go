@@ -171,7 +171,7 @@ func (t *tunnels) admit(ctx context.Context, p pair) error {
 			return err
 		}
 	}
-	err = t.rules.Learn(plan.LearnedSet(plan.Assocs), ruleset.Cat(ruleset.Addr(p.server), ruleset.Addr(p.device)))
+	err = t.rules.Learn(plan.LearnedSet(plan.Assocs), ruleset.Element{Key: ruleset.Cat(ruleset.Addr(p.server), ruleset.Addr(p.device))})
 	if errors.Is(err, unix.ENOENT) {
 		return nil // the switch was turned off meanwhile
 	}

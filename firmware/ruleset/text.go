@@ -167,7 +167,7 @@ func durationText(d time.Duration) string {
 	for _, u := range [...]struct {
 		d time.Duration
 		s string
-	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}} {
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}, {time.Millisecond, "ms"}} {
 		if n := d / u.d; n > 0 {
 			b.WriteString(strconv.FormatInt(int64(n), 10) + u.s)
 			d -= n * u.d

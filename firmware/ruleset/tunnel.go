@@ -122,6 +122,29 @@ func (e Learn) Text() string {
 	return t + " }"
 }
 
+// Spend adds the key to a learned set whose elements let so many packets pass,
+// or makes the element that is there live on, and matches once they have: until
+// Forget removes the element.
+type Spend struct {
+	Set     string
+	Key     Fields
+	Packets int
+}
+
+// Text is nft syntax. A limit has to be refilled at some rate: once an hour.
+func (e Spend) Text() string {
+	return "update @" + e.Set + " { " + fieldsText(e.Key) + " limit rate over 1/hour burst " + strconv.Itoa(e.Packets) + " packets }"
+}
+
+// Forget removes the key from a learned set; it always matches.
+type Forget struct {
+	Set string
+	Key Fields
+}
+
+// Text is nft syntax.
+func (e Forget) Text() string { return "delete @" + e.Set + " { " + fieldsText(e.Key) + " }" }
+
 // Raw matches a field of a header that nft has no name for.
 type Raw struct {
 	Field Field

@@ -100,8 +100,8 @@ func (b *batch) delSet(name string) {
 	b.add("removal of set "+name, unix.NFT_MSG_DELSET, 0, h)
 }
 
-// elements adds (NFT_MSG_NEWSETELEM) or deletes elements, in as many messages
-// as it takes.
+// elements adds (NFT_MSG_NEWSETELEM) or deletes (NFT_MSG_DELSETELEM,
+// msgDestroyElements) elements, in as many messages as it takes.
 func (b *batch) elements(typ int, s ruleset.Set, id uint32, elements []ruleset.Element) {
 	for first := 0; first < len(elements); {
 		h := header(b.family)
@@ -113,14 +113,14 @@ func (b *batch) elements(typ int, s ruleset.Set, id uint32, elements []ruleset.E
 		end := h.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		n := first
 		for ; n < len(elements) && n-first < chunkElements && len(h) < chunkBytes; n++ {
-			element(&h, s, elements[n], typ == unix.NFT_MSG_DELSETELEM)
+			element(&h, s, elements[n], typ != unix.NFT_MSG_NEWSETELEM)
 		}
 		end()
 		what := fmt.Sprintf("set %s: %s", s.Name, s.ElementText(elements[first]))
 		if n-first > 1 {
 			what += fmt.Sprintf(" and %d more", n-first-1)
 		}
-		if typ == unix.NFT_MSG_DELSETELEM {
+		if typ != unix.NFT_MSG_NEWSETELEM {
 			what = "removal from " + what
 		}
 		b.add(what, typ, create(typ), h)

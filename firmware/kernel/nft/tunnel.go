@@ -17,6 +17,7 @@ const (
 	payloadL4Csum   = 1 // NFT_PAYLOAD_L4CSUM_PSEUDOHDR
 	dynsetAdd       = 0 // NFT_DYNSET_OP_ADD
 	dynsetUpdate    = 1 // NFT_DYNSET_OP_UPDATE
+	dynsetDelete    = 2 // NFT_DYNSET_OP_DELETE
 )
 
 // icmpHeader is what stands before the packet that an ICMP error quotes.
@@ -44,6 +45,10 @@ func compileTunnel(e ruleset.Expr) ([]expr.Any, error) {
 		return inEach(e.Set, dynsetUpdate, e.Key, &expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(e.Rate), Unit: expr.LimitTimeSecond, Burst: uint32(e.Burst)})
 	case ruleset.CountOver:
 		return inEach(e.Set, dynsetAdd, e.Key, &expr.Connlimit{Count: uint32(e.Most), Flags: expr.NFT_CONNLIMIT_F_INV})
+	case ruleset.Spend:
+		return inEach(e.Set, dynsetUpdate, e.Key, &expr.Limit{Type: expr.LimitTypePkts, Rate: 1, Unit: expr.LimitTimeHour, Over: true, Burst: uint32(e.Packets)})
+	case ruleset.Forget:
+		return inEach(e.Set, dynsetDelete, e.Key)
 	case ruleset.Raw:
 		o, n, ok := headerField(e.Field)
 		if !ok {
@@ -134,8 +139,8 @@ func learn(e ruleset.Learn) ([]expr.Any, error) {
 	return append(keys, d), nil
 }
 
-// inEach keeps what e counts with each key.
-func inEach(set string, op uint32, key ruleset.Fields, e expr.Any) ([]expr.Any, error) {
+// inEach does op with the key, which keeps what e counts.
+func inEach(set string, op uint32, key ruleset.Fields, e ...expr.Any) ([]expr.Any, error) {
 	keys, err := load(key)
-	return append(keys, &expr.Dynset{SrcRegKey: 1, SetName: set, Operation: op, Exprs: []expr.Any{e}}), err
+	return append(keys, &expr.Dynset{SrcRegKey: 1, SetName: set, Operation: op, Exprs: e}), err
 }

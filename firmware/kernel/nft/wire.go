@@ -13,9 +13,10 @@ import (
 
 // Numbers of linux/netfilter/nf_tables.h that x/sys/unix lacks.
 const (
-	msgNewFlowtable = 22
-	msgGetFlowtable = 23
-	msgDelFlowtable = 24
+	msgNewFlowtable    = 22
+	msgGetFlowtable    = 23
+	msgDelFlowtable    = 24
+	msgDestroyElements = 30 // NFT_MSG_DESTROYSETELEM: no error when one is missing
 
 	flowtableFlagCounter = 2
 

@@ -78,17 +78,18 @@ func configure(t *testing.T, s *settings.Settings, commands string) {
 	}
 }
 
-// input is a router with a WAN address unless facts says otherwise.
-func input(t *testing.T, s *settings.Settings, learnt string) firewall.Input {
+// input is a router with a WAN address unless what is known says otherwise.
+func input(t *testing.T, s *settings.Settings, known string) firewall.Input {
 	t.Helper()
 	f := struct {
 		WAN     []netip.Addr
 		Claimed bool
 		Names   []facts.Name
 		Leases  []facts.Lease
+		Shared  []facts.Association
 	}{WAN: []netip.Addr{netip.MustParseAddr("203.0.113.2")}, Claimed: true}
-	if learnt != "" {
-		if err := json.Unmarshal([]byte(learnt), &f); err != nil {
+	if known != "" {
+		if err := json.Unmarshal([]byte(known), &f); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -97,6 +98,6 @@ func input(t *testing.T, s *settings.Settings, learnt string) firewall.Input {
 		wan = netip.PrefixFrom(f.WAN[0], 24)
 	}
 	subnets, _ := passthrough.Subnets(s, s.LAN.Address, wan)
-	return firewall.Input{LANDevice: "br-lan", WANDevice: "eth1", LAN: s.LAN.Address, WAN: f.WAN, Claimed: f.Claimed, Settings: s, Subnets: subnets,
+	return firewall.Input{LANDevice: "br-lan", WANDevice: "eth1", LAN: s.LAN.Address, WAN: f.WAN, Claimed: f.Claimed, Shared: f.Shared, Settings: s, Subnets: subnets,
 		Facts: facts.Facts{Names: f.Names, Leases: f.Leases}}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
@@ -21,6 +22,9 @@ import (
 type loader struct {
 	ns      *nettest.NS
 	offload bool // the kernel has flowtables
+	// timeouts replace those of learned sets: what is short in the field has to
+	// last while a test looks.
+	timeouts map[string]time.Duration
 }
 
 func newLoader(t *testing.T, ns *nettest.NS) *loader {
@@ -40,6 +44,11 @@ func (l *loader) apply(t *testing.T, in firewall.Input) *ruleset.Table {
 		in.Settings.Firewall.Offload = false
 	}
 	table, _ := firewall.Ruleset(in)
+	for name, d := range l.timeouts {
+		if s := table.IP.Set(name); s != nil {
+			s.Timeout = d
+		}
+	}
 	var err error
 	l.ns.Do(func() {
 		c := nft.New(nft.Options{})

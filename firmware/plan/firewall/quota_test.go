@@ -33,7 +33,7 @@ func (n *network) learn(set string, a string) {
 	n.t.Helper()
 	var err error
 	n.rtr.Do(func() {
-		err = nft.New(nft.Options{}).Learn(passthrough.LearnedSet(set), ruleset.Addr(netip.MustParseAddr(a)))
+		err = nft.New(nft.Options{}).Learn(passthrough.LearnedSet(set), ruleset.Element{Key: ruleset.Addr(netip.MustParseAddr(a))})
 	})
 	if err != nil {
 		n.t.Fatal(err)

@@ -110,7 +110,7 @@ func (n *network) share(devices ...string) {
 	var err error
 	n.rtr.Do(func() {
 		err = nft.New(nft.Options{}).Learn(passthrough.LearnedSet(passthrough.Assocs),
-			ruleset.Cat(ruleset.Addr(a.Server), ruleset.Addr(a.Devices[len(a.Devices)-1])))
+			ruleset.Element{Key: ruleset.Cat(ruleset.Addr(a.Server), ruleset.Addr(a.Devices[len(a.Devices)-1]))})
 	})
 	if err != nil {
 		n.t.Fatal(err)

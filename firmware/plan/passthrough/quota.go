@@ -82,7 +82,7 @@ func learn(why string, last rs.Verdict, unknown []rs.Expr, what ...rs.Expr) []rs
 // of its packets.
 func tell() rs.Rule {
 	return rs.R("netd lets it in", rs.Meter{Set: secondRate, Key: rs.Fields{rs.FieldSource}, Rate: newOfDevice, Burst: 4},
-		rs.Limit{Rate: newOfAll, Burst: burstOfAll}, rs.Log{Group: LogGroup, Bytes: 28, Prefix: "second"})
+		rs.Limit{Rate: newOfAll, Burst: burstOfAll}, rs.Log{Group: LogGroup, Bytes: 28, Prefix: LogSecond})
 }
 
 // learnInbound is a server's new SPI, of a server that a device talks to. What

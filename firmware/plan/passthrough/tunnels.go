@@ -24,6 +24,9 @@ import (
 //     authenticated: who has no SA for it drops it (RFC 4303 3.4), as stations
 //     drop frames that a switch floods. Delivery never depends on a guess.
 //
+//   - A device that netd has learned to be the owner of an SPI gets its packets
+//     alone, as long as nothing speaks against it: see owner.go.
+//
 // A second device of a server waits, for one retransmission of its first IKE
 // packet, until netd has written the copies; the first needs nobody.
 
@@ -85,6 +88,9 @@ func IPsecTable(on bool, n Network) *rs.Table {
 	}
 	n.Shared = n.allowed.devices.allowed(n.Shared)
 	t := &rs.Table{Sets: slices.Concat(n.sets(), n.quotaSets(), n.allowed.sets()), Chains: append(n.early(), overLimit(), n.late())}
+	if len(n.Shared) > 0 {
+		t.Sets, t.Chains = append(t.Sets, n.ownerSets()...), append(t.Chains, n.ownerChains()...)
+	}
 	for i, a := range n.Shared {
 		t.Chains = append(t.Chains, n.copies(i, a))
 	}
@@ -93,7 +99,7 @@ func IPsecTable(on bool, n Network) *rs.Table {
 
 // LearnedSet is the learned set of that name, for who reads it or adds to it.
 func LearnedSet(name string) rs.Set {
-	for _, s := range append(Network{}.sets(), Network{}.quotaSets()...) {
+	for _, s := range slices.Concat(Network{}.sets(), Network{}.quotaSets(), Network{}.ownerSets()) {
 		if s.Name == name {
 			return s
 		}
@@ -166,7 +172,7 @@ func (n Network) early() []rs.Chain {
 	sends := rs.Learn{Set: Sends, Key: rs.Fields{rs.FieldDest, rs.FieldSPI, rs.FieldSource}}
 	known := rs.In{Key: pair, Set: Assocs}
 	taken := rs.In{Key: rs.Fields{rs.FieldDest}, Set: servers}
-	spi := rs.In{Key: rs.Fields{rs.FieldSource, rs.FieldSPI}, Set: Inbound}
+	spi := rs.In{Key: spiIn, Set: Inbound}
 	fromOthers := append(n.allowed.devices.pass(rs.FieldSource), n.allowed.servers.pass(rs.FieldDest)...)
 	others := n.allowed.servers.pass(rs.FieldSource)
 	return []rs.Chain{
@@ -196,16 +202,16 @@ func (n Network) early() []rs.Chain {
 			tell(),
 			rs.R("it goes out all the same", rs.Notrack{}, accept),
 		}},
-		{Name: knownESP, Rules: []rs.Rule{rs.R("lives on", append(livesOn(outbound), accept)...)}},
-		{Name: newESP, Rules: learn("a new SPI", accept, []rs.Expr{rs.In{Key: sends.Key, Set: Sends, Not: true}}, append(livesOn(outbound), sends)...)},
+		{Name: knownESP, Rules: append(n.hear(), rs.R("lives on", append(livesOn(outbound), accept)...))},
+		{Name: newESP, Rules: append(n.hear(), learn("a new SPI", accept, []rs.Expr{rs.In{Key: sends.Key, Set: Sends, Not: true}}, append(livesOn(outbound), sends)...)...)},
 		{Name: wanIKE, Rules: slices.Concat(others, []rs.Rule{
 			rs.R("by the initiator's SPI", rs.SetDestFrom{Key: rs.Fields{rs.FieldSource, rs.FieldCookieHigh, rs.FieldCookieLow}, Map: Cookies}, rs.Notrack{}, accept),
 		}, n.inbound())},
 		{Name: wanESP, Rules: slices.Concat(others, []rs.Rule{
 			// The lookup counts. A server of nobody teaches nothing.
 			rs.R("a known SPI", spi, to(delivery)),
-		}, learnInbound(), n.inbound())},
-		{Name: delivery, Rules: n.inbound()},
+		}, learnInbound(), n.toOwner(), n.inbound())},
+		{Name: delivery, Rules: append(n.toOwner(), n.inbound()...)},
 		n.errors(),
 	}
 }

@@ -1,0 +1,204 @@
+package firewall_test
+
+import (
+	"context"
+	"encoding/binary"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/culvert-fw/culvert/firmware/kernel/nflog"
+	"github.com/culvert-fw/culvert/firmware/kernel/nft"
+	"github.com/culvert-fw/culvert/firmware/plan/passthrough"
+	"github.com/culvert-fw/culvert/firmware/ruleset"
+)
+
+// owned is a network of two devices with a server whose bursts end when the
+// test says so.
+type owned struct {
+	*network
+	pc, nas, srv *end
+	told         <-chan nflog.Packet
+}
+
+func newOwned(t *testing.T) *owned {
+	n := newNetwork(t)
+	o := &owned{network: n, pc: newEnd(t, n.pc, "pc", pcIP), nas: newEnd(t, n.nas, "nas", nasIP), srv: newEnd(t, n.wan, "server", server)}
+	n.l.timeouts = map[string]time.Duration{}
+	for _, s := range [...]string{"heard", "said", "talking", "spent", "doubted"} {
+		n.l.timeouts[s] = time.Hour
+	}
+	o.told = n.seconds()
+	o.pc.send(o.pc.ike, server, ikePacket(0x1111, 33, 34))
+	o.srv.gets(o.srv.ike, wanIP, ikePacket(0x1111, 33, 34))
+	n.share(pcIP, nasIP)
+	o.nas.send(o.nas.ike, server, ikePacket(0x2222, 33, 34))
+	o.srv.gets(o.srv.ike, wanIP, ikePacket(0x2222, 33, 34))
+	return o
+}
+
+// learn puts an element into a set of table ip, as netd does; unlearn removes it.
+func (o *owned) learn(set string, data string, key ...ruleset.Key) {
+	o.t.Helper()
+	e := ruleset.Element{Key: ruleset.Cat(key...)}
+	if data != "" {
+		e.Data = ruleset.Addr(netip.MustParseAddr(data))
+	}
+	o.change(set, e, (*nft.Conn).Learn)
+}
+
+func (o *owned) unlearn(set string, key ...ruleset.Key) {
+	o.t.Helper()
+	o.change(set, ruleset.Element{Key: ruleset.Cat(key...)}, (*nft.Conn).Unlearn)
+}
+
+func (o *owned) change(set string, e ruleset.Element, how func(*nft.Conn, ruleset.Set, ...ruleset.Element) error) {
+	o.t.Helper()
+	var err error
+	o.rtr.Do(func() { err = how(nft.New(nft.Options{}), passthrough.LearnedSet(set), e) })
+	if err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+func spiKey(spi uint32) ruleset.Key { return ruleset.Key(binary.BigEndian.AppendUint32(nil, spi)) }
+
+var office = ruleset.Addr(netip.MustParseAddr(server))
+
+// from has the server send a packet; it is for these and nobody else.
+func (o *owned) from(spi uint32, to ...*end) {
+	o.t.Helper()
+	o.srv.send(o.srv.esp, wanIP, espPacket(spi, 100))
+	for _, e := range to {
+		e.gets(e.esp, server, espPacket(spi, 100))
+	}
+	if len(to) == 1 {
+		other := o.pc
+		if to[0] == o.pc {
+			other = o.nas
+		}
+		other.nothing(other.esp)
+	}
+}
+
+func (o *owned) out(e *end, spi uint32) {
+	o.t.Helper()
+	e.send(e.esp, server, espPacket(spi, 100))
+	o.srv.gets(o.srv.esp, wanIP, espPacket(spi, 100))
+}
+
+// burst wants netd to be told that one begins, and of nothing else.
+func (o *owned) burst(prefix string, spi uint32) {
+	o.t.Helper()
+	select {
+	case p := <-o.told:
+		if p.Prefix != prefix || binary.BigEndian.Uint32(p.Data[20:]) != spi {
+			o.t.Fatalf("netd is told %q of %x, want %q of %x", p.Prefix, p.Data[20:24], prefix, spi)
+		}
+	case <-time.After(hang):
+		o.t.Fatalf("netd is not told that a burst of %x begins", spi)
+	}
+}
+
+func (o *owned) quiet() {
+	o.t.Helper()
+	select {
+	case p := <-o.told:
+		o.t.Fatalf("netd is told %q of %x", p.Prefix, p.Data[20:24])
+	case <-time.After(soon):
+	}
+}
+
+// TestOwner: what is learned is believed only while nothing speaks against it.
+func TestOwner(t *testing.T) {
+	o := newOwned(t)
+	both := []*end{o.pc, o.nas}
+
+	// Unknown: to both, and netd is told once a burst.
+	o.from(0xb2, both...)
+	o.burst("in", 0xb2)
+	o.from(0xb2, both...)
+	o.out(o.nas, 0xa2)
+	o.burst("out", 0xa2)
+	o.out(o.nas, 0xa2)
+	o.quiet()
+
+	// Bound, in a burst, but the device that talks is not settled: it may be
+	// missing something.
+	o.learn(passthrough.Bound, nasIP, office, spiKey(0xb2))
+	o.from(0xb2, both...)
+	o.learn(passthrough.Settled, "", office, spiKey(0xa2))
+	o.unlearn("doubted", office)
+
+	// All right now: three packets for each that the device sends.
+	o.out(o.nas, 0xa2)
+	for range 3 {
+		o.from(0xb2, o.nas)
+	}
+	o.from(0xb2, both...)
+	o.from(0xb2, both...)
+	o.out(o.nas, 0xa2)
+	o.from(0xb2, o.nas)
+
+	// Who is not settled talks: all is copied.
+	o.out(o.pc, 0xa1)
+	o.burst("out", 0xa1)
+	o.from(0xb2, both...)
+	o.learn(passthrough.Settled, "", office, spiKey(0xa1))
+	o.unlearn("doubted", office)
+	o.from(0xb2, o.nas)
+
+	// The next burst begins for both, and the device has to talk anew.
+	o.unlearn("heard", office, spiKey(0xb2))
+	o.from(0xb2, both...)
+	o.burst("in", 0xb2)
+	o.from(0xb2, both...)
+	o.out(o.nas, 0xa2)
+	o.from(0xb2, o.nas)
+
+	// An SPI that the device has beside the bound one is not.
+	o.from(0xb3, both...)
+	o.burst("in", 0xb3)
+
+	// No longer bound: both at once.
+	o.unlearn(passthrough.Bound, office, spiKey(0xb2))
+	o.from(0xb2, both...)
+	o.quiet()
+
+	// The ruleset is replaced: what is bound stays.
+	o.learn(passthrough.Bound, nasIP, office, spiKey(0xb2))
+	o.out(o.nas, 0xa2)
+	configure(t, o.s, "set firewall wan-ping on")
+	o.applyShared(pcIP, nasIP)
+	o.from(0xb2, o.nas)
+
+	if c := o.learned(passthrough.Copies); len(c) != 1 || c[0].Packets < 9 {
+		t.Errorf("copies are counted as %+v", c)
+	}
+}
+
+// TestOwnerFull: what strangers make up fills no table that delivery needs.
+func TestOwnerFull(t *testing.T) {
+	o := newOwned(t)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	go func() { // nobody reads what netd is told
+		for {
+			select {
+			case <-o.told:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	size := passthrough.LearnedSet("heard").Size
+	for spi := range uint32(size + 200) { // as of the server: a stranger who forges its address
+		o.srv.send(o.srv.esp, wanIP, espPacket(0x10000+spi, 8))
+		o.pc.gets(o.pc.esp, server, espPacket(0x10000+spi, 8))
+		o.nas.gets(o.nas.esp, server, espPacket(0x10000+spi, 8))
+	}
+	if n := len(o.learned("heard")); n < size*9/10 {
+		t.Fatalf("%d SPIs are in heard, want it full of %d", n, size)
+	}
+	o.from(0xb2, o.pc, o.nas)
+}
