@@ -245,8 +245,8 @@ type Session struct {
 	Inbound  bool          `json:"inbound,omitempty"` // the server is on the LAN
 	IDs      string        `json:"ids"`               // "call 0x1234/0x0001", "spi 0xc0ffee..", "udp 500>500"
 	Kind     string        `json:"kind"`              // "control", "data", "ike", "nat-t", "esp"
-	State    string        `json:"state"`             // "negotiating", "up", "idle"
-	Owner    string        `json:"owner"`             // how the device is known: "exact", "only device", "copied"
+	State    string        `json:"state"`             // "negotiating", "learning", "up", "idle"
+	Owner    string        `json:"owner"`             // how the device is known: "exact", "only device", "copied", "evidence"
 	Age      time.Duration `json:"age"`
 	// Last is how long ago the last packet was that the kernel timed; nil when
 	// it does not tell.

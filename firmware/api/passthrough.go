@@ -12,7 +12,11 @@ type PassthroughCounters struct {
 	// not let in, because the server had MostDevices.
 	SecondDevices uint64 `json:"second_devices"`
 	Refused       uint64 `json:"refused"`
-	MostDevices   int    `json:"most_devices"`
+	// Bindings is how many SPIs of shared servers were found to be a device's,
+	// Corrections how many of them ended again, in doubt or with the device.
+	Bindings    uint64 `json:"bindings"`
+	Corrections uint64 `json:"corrections"`
+	MostDevices int    `json:"most_devices"`
 	// Dropped is who sent more of something new (IKE SAs, SPIs, servers) than a
 	// device may, Crowding who has more than a quarter of a set: nothing new of
 	// theirs is learned.
@@ -32,15 +36,18 @@ type Dropped struct {
 type ServerCounters struct {
 	Server  netip.Addr `json:"server"`
 	Devices int        `json:"devices"`
-	// Copied is that each device gets a copy of what the server sends, as nobody
-	// knows whose SPI it is.
-	Copied   bool   `json:"copied,omitempty"`
-	SPIsOut  int    `json:"spis_out"` // of the devices' packets
-	PktsOut  uint64 `json:"packets_out"`
-	BytesOut uint64 `json:"bytes_out"`
-	SPIsIn   int    `json:"spis_in"` // of the server's
-	PktsIn   uint64 `json:"packets_in"`
-	BytesIn  uint64 `json:"bytes_in"` // before copying
+	// Copied is that each device gets a copy of what the server sends, but for
+	// SPIs whose device is known: SPIsBound of SPIsIn. Copies is how many packets
+	// were copied, each to all devices.
+	Copied    bool   `json:"copied,omitempty"`
+	SPIsBound int    `json:"spis_bound"`
+	Copies    uint64 `json:"copies"`
+	SPIsOut   int    `json:"spis_out"` // of the devices' packets
+	PktsOut   uint64 `json:"packets_out"`
+	BytesOut  uint64 `json:"bytes_out"`
+	SPIsIn    int    `json:"spis_in"` // of the server's
+	PktsIn    uint64 `json:"packets_in"`
+	BytesIn   uint64 `json:"bytes_in"` // before copying
 }
 
 // SetFill is how full a set of table ip is, in elements.

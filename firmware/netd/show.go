@@ -13,6 +13,7 @@ import (
 	"github.com/culvert-fw/culvert/firmware/boot/initctl"
 	"github.com/culvert-fw/culvert/firmware/kernel/conntrack"
 	"github.com/culvert-fw/culvert/firmware/passthrough"
+	plan "github.com/culvert-fw/culvert/firmware/plan/passthrough"
 	"github.com/culvert-fw/culvert/firmware/supervise"
 )
 
@@ -182,6 +183,16 @@ func (d *daemon) counters(context.Context, api.Peer, none) (*api.PassthroughCoun
 	c := &api.PassthroughCounters{
 		Servers: passthrough.Counters(native), Sets: []api.SetFill{},
 		SecondDevices: d.tunnels.admitted.Load(), Refused: d.tunnels.refused.Load(), MostDevices: mostShared,
+		Bindings: d.tunnels.bindings.bound.Load(), Corrections: d.tunnels.bindings.ended.Load(),
+	}
+	sent, err := d.tunnels.learned(plan.Copies)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range sent {
+		if i := slices.IndexFunc(c.Servers, func(s api.ServerCounters) bool { return s.Server == address(e.Key) }); i >= 0 {
+			c.Servers[i].Copies = e.Packets
+		}
 	}
 	if c.Dropped, c.Crowding, err = d.tunnels.limited(); err != nil {
 		return nil, err

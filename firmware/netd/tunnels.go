@@ -33,8 +33,9 @@ type pair struct{ server, device netip.Addr }
 // tunnels lets second devices of an IPsec server in, and knows what native
 // tunnels there are. The packets are the kernel's: see plan/passthrough.
 type tunnels struct {
-	d     *daemon
-	rules *nft.Conn
+	d        *daemon
+	rules    *nft.Conn
+	bindings *bindings
 
 	mu    sync.Mutex
 	since map[pair]time.Time // first seen
@@ -45,7 +46,9 @@ type tunnels struct {
 }
 
 func newTunnels(d *daemon) *tunnels {
-	return &tunnels{d: d, rules: nft.New(nft.Options{}), since: map[pair]time.Time{}, last: map[pair]time.Time{}}
+	t := &tunnels{d: d, rules: nft.New(nft.Options{}), since: map[pair]time.Time{}, last: map[pair]time.Time{}}
+	t.bindings = newBindings(t)
+	return t
 }
 
 // learned reads a learned set; it is empty while there is no table ip.
@@ -84,7 +87,7 @@ func (t *tunnels) takeOver() error {
 		}
 	}
 	slices.SortFunc(t.d.facts.Shared, func(a, b facts.Association) int { return a.Server.Compare(b.Server) })
-	return nil
+	return t.bindings.takeOver(t.d.facts.Shared)
 }
 
 // look reads who talks to whom, and remembers when.
@@ -127,8 +130,13 @@ func (t *tunnels) run(ctx context.Context) error {
 	defer stop()
 	go t.watch(ctx)
 	go t.watchShares(ctx)
+	go t.bindings.run(ctx)
 	return l.Run(ctx, func(p nflog.Packet) {
 		if len(p.Data) < 20 {
+			return
+		}
+		if p.Prefix != plan.LogSecond {
+			t.bindings.told(p)
 			return
 		}
 		at := func(i int) netip.Addr { return netip.AddrFrom4([4]byte(p.Data[i : i+4])) }
@@ -192,6 +200,7 @@ func (t *tunnels) share(a facts.Association) {
 	}
 	slices.SortFunc(list, func(a, b facts.Association) int { return a.Server.Compare(b.Server) })
 	t.d.facts.Shared = list
+	t.bindings.devices(a)
 }
 
 // watch ends copies to devices that are gone.
@@ -223,6 +232,7 @@ func (t *tunnels) forget() {
 	t.d.mu.Lock()
 	t.d.facts.Shared = nil
 	t.d.mu.Unlock()
+	t.bindings.forget()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	clear(t.since)
@@ -249,6 +259,14 @@ func (t *tunnels) sessions() ([]passthrough.Native, error) {
 		// What was refreshed last expires last.
 		slices.SortFunc(sets[i], func(a, b nft.Learned) int { return int(b.Expires/time.Millisecond - a.Expires/time.Millisecond) })
 	}
+	list, err := t.learned(plan.Bound)
+	if err != nil {
+		return nil, err
+	}
+	bound := map[ruleset.Key]netip.Addr{}
+	for _, e := range list {
+		bound[e.Key] = address(e.Data)
+	}
 	shared := t.d.known().Shared
 	var out []passthrough.Native
 	for server, ds := range devices {
@@ -269,7 +287,9 @@ func (t *tunnels) sessions() ([]passthrough.Native, error) {
 			}
 			for _, e := range sets[2] {
 				if address(e.Key) == server {
-					n.In = append(n.In, esp(e))
+					in := esp(e)
+					in.Bound = bound[e.Key]
+					n.In = append(n.In, in)
 				}
 			}
 			out = append(out, n)

@@ -18,6 +18,9 @@ func Counters(list []Native) []api.ServerCounters {
 		if len(out) == 0 || out[len(out)-1].Server != n.Server {
 			c := api.ServerCounters{Server: n.Server, Copied: n.Shared, SPIsIn: len(n.In)}
 			for _, e := range n.In { // the server's, the same with each of its devices
+				if n.Shared && e.Bound.IsValid() {
+					c.SPIsBound++
+				}
 				c.PktsIn, c.BytesIn = c.PktsIn+e.Packets, c.BytesIn+e.Bytes
 			}
 			out = append(out, c)

@@ -119,7 +119,7 @@ func (p *Protection) AddNative(n Native) {
 	switch name := "IPsec to " + n.Server.String(); {
 	case len(n.Out) > 0:
 		p.of(n.Device).tunnel(name + quiet(&n.Out[0].Last))
-	case len(n.In) > 0 && !n.Shared:
+	case len(n.own()) > 0:
 		p.of(n.Device).tunnel(name)
 	case len(n.Cookies) > 0 && n.Cookies[0].Last <= IdleAfter:
 		p.of(n.Device).negotiating = true

@@ -79,7 +79,7 @@ func protection(entries []conntrack.Entry, native []passthrough.Native) string {
 func counters(_ []conntrack.Entry, native []passthrough.Native) string {
 	var b strings.Builder
 	for _, c := range passthrough.Counters(native) {
-		fmt.Fprintf(&b, "%s | %d devices, copied %t | out %d spis %d/%d | in %d spis %d/%d\n", c.Server, c.Devices, c.Copied,
+		fmt.Fprintf(&b, "%s | %d devices, copied %t, %d known | out %d spis %d/%d | in %d spis %d/%d\n", c.Server, c.Devices, c.Copied, c.SPIsBound,
 			c.SPIsOut, c.PktsOut, c.BytesOut, c.SPIsIn, c.PktsIn, c.BytesIn)
 	}
 	return b.String()
@@ -190,7 +190,7 @@ func parseNative(t *testing.T, line string) passthrough.Native {
 	for _, w := range f[2:] {
 		k, v, _ := strings.Cut(w, "=")
 		x, err := strconv.ParseUint(v, 0, 64)
-		if err != nil && k != "shared" {
+		if err != nil && k != "shared" && k != "bound" {
 			t.Fatalf("%s: %v", line, err)
 		}
 		switch k {
@@ -208,6 +208,8 @@ func parseNative(t *testing.T, line string) passthrough.Native {
 		case "in":
 			n.In = append(n.In, passthrough.ESP{SPI: uint32(x)})
 			of = &n.In[len(n.In)-1]
+		case "bound":
+			of.Bound = netip.MustParseAddr(v)
 		case "last":
 			*last = time.Duration(x) * time.Second
 		case "packets":

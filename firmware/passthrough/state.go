@@ -11,6 +11,8 @@ const (
 	exact  = "exact"       // ports, call IDs or IKE's SPI name it
 	only   = "only device" // nothing names it; no other device talks to the server
 	copied = "copied"      // nothing names it; every device of the server gets a copy
+	// nothing names it; who begins to talk together left no other choice, see package learn
+	evidence = "evidence"
 )
 
 // IdleAfter is how long a connection of a tunnel stays "up" without a packet:
@@ -81,15 +83,24 @@ func answered(e *conntrack.Entry) bool {
 	return e.Status&conntrack.SeenReply != 0
 }
 
+// States of a tunnel's connection. Learning is up for a device that gets copies
+// of what the server sends, until it is known which of that is its own.
+const (
+	negotiating = "negotiating"
+	learning    = "learning"
+	up          = "up"
+	idle        = "idle"
+)
+
 // state is what a connection of a tunnel is in.
 func state(answered bool, last *time.Duration) string {
 	switch {
 	case last != nil && *last > IdleAfter:
-		return "idle"
+		return idle
 	case !answered:
-		return "negotiating"
+		return negotiating
 	}
-	return "up"
+	return up
 }
 
 // owner tells how the device of a tracked connection is known: protocols

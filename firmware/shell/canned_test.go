@@ -49,10 +49,10 @@ func canned(n *apitest.Netd) {
 		api.MethodCounters: api.PassthroughCounters{
 			Servers: []api.ServerCounters{
 				{Server: ip("198.51.100.9"), Devices: 1, SPIsOut: 2, PktsOut: 41_231, BytesOut: 4_812_000, SPIsIn: 1, PktsIn: 65_120, BytesIn: 91_000_000},
-				{Server: ip("198.51.100.12"), Devices: 3, Copied: true, SPIsOut: 3, PktsOut: 900, BytesOut: 70_000, SPIsIn: 4, PktsIn: 1_500_000, BytesIn: 2_100_000_000},
+				{Server: ip("198.51.100.12"), Devices: 3, Copied: true, SPIsBound: 1, Copies: 1200, SPIsOut: 3, PktsOut: 900, BytesOut: 70_000, SPIsIn: 4, PktsIn: 1_500_000, BytesIn: 2_100_000_000},
 			},
 			Sets:          []api.SetFill{{Name: "assocs", Used: 4, Max: 4096}, {Name: "inbound", Used: 5, Max: 4096}},
-			SecondDevices: 2, Refused: 7, MostDevices: 64,
+			SecondDevices: 2, Refused: 7, MostDevices: 64, Bindings: 2, Corrections: 1,
 			Dropped:  []api.Dropped{{Device: ip("192.168.1.100"), Name: "laptop", Packets: 19_936}},
 			Crowding: []netip.Addr{ip("192.168.1.100")},
 		},

@@ -108,14 +108,14 @@ func writeCounters(w io.Writer, c api.PassthroughCounters, width int) {
 		fmt.Fprintln(w, "Native IPsec does not pass: it is switched off, or there is no Internet address.")
 	}
 	if len(c.Servers) > 0 {
-		t := newTable("SERVER", ">DEVICES", "OWNER", ">SPIS", ">OUT", ">BYTES", ">SPIS", ">IN", ">BYTES")
+		t := newTable("SERVER", ">DEVICES", "OWNER", ">SPIS", ">OUT", ">BYTES", ">SPIS", ">IN", ">BYTES", ">COPIED")
 		for _, v := range c.Servers {
 			owner := "only device"
 			if v.Copied {
-				owner = "copied"
+				owner = fmt.Sprintf("%d of %d known", v.SPIsBound, v.SPIsIn)
 			}
 			t.add(addr(v.Server), strconv.Itoa(v.Devices), owner, strconv.Itoa(v.SPIsOut), strconv.FormatUint(v.PktsOut, 10), size(v.BytesOut),
-				strconv.Itoa(v.SPIsIn), strconv.FormatUint(v.PktsIn, 10), size(v.BytesIn))
+				strconv.Itoa(v.SPIsIn), strconv.FormatUint(v.PktsIn, 10), size(v.BytesIn), strconv.FormatUint(v.Copies, 10))
 		}
 		t.write(w, width)
 	}
@@ -132,6 +132,6 @@ func writeCounters(w io.Writer, c api.PassthroughCounters, width int) {
 	for _, v := range c.Crowding {
 		fmt.Fprint(w, wrap(fmt.Sprintf("%s has more than a quarter of a set; nothing new of it is learned until it has less.", addr(v)), "", min(width, 80)))
 	}
-	fmt.Fprint(w, wrap(fmt.Sprintf("Since the network manager started: %d further devices let in to a server that had one, %d packets of further devices refused (a server has at most %d).",
-		c.SecondDevices, c.Refused, c.MostDevices), "", min(width, 80)))
+	fmt.Fprint(w, wrap(fmt.Sprintf("Since the network manager started: %d further devices let in to a server that had one, %d packets of further devices refused (a server has at most %d); %d SPIs found to be one device's, %d of these findings withdrawn.",
+		c.SecondDevices, c.Refused, c.MostDevices, c.Bindings, c.Corrections), "", min(width, 80)))
 }

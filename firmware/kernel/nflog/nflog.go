@@ -15,8 +15,9 @@ import (
 
 // Packet is one logged packet.
 type Packet struct {
-	Prefix string // of the rule
-	Data   []byte // from the IP header on, cut at the rule's snaplen
+	Prefix string    // of the rule
+	Time   time.Time // when the kernel took it; zero when it does not say
+	Data   []byte    // from the IP header on, cut at the rule's snaplen
 }
 
 // Message types and attributes of nfnetlink_log.h.
@@ -28,6 +29,7 @@ const (
 	cfgMode    = 2 // NFULA_CFG_MODE
 	cfgQueue   = 5 // NFULA_CFG_QTHRESH
 
+	attrTime    = 3  // NFULA_TIMESTAMP: seconds and microseconds, big endian
 	attrPayload = 9  // NFULA_PAYLOAD
 	attrPrefix  = 10 // NFULA_PREFIX
 
@@ -100,6 +102,10 @@ func decode(m netlink.Message) (Packet, bool) {
 	var p Packet
 	for ad.Next() {
 		switch ad.Type() {
+		case attrTime:
+			if b := ad.Bytes(); len(b) == 16 {
+				p.Time = time.Unix(int64(binary.BigEndian.Uint64(b)), int64(binary.BigEndian.Uint64(b[8:]))*1000)
+			}
 		case attrPayload:
 			p.Data = ad.Bytes()
 		case attrPrefix:

@@ -1,0 +1,191 @@
+package netd
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/culvert-fw/culvert/firmware/facts"
+	"github.com/culvert-fw/culvert/firmware/kernel/nflog"
+	"github.com/culvert-fw/culvert/firmware/kernel/nft"
+	"github.com/culvert-fw/culvert/firmware/passthrough/learn"
+	plan "github.com/culvert-fw/culvert/firmware/plan/passthrough"
+	"github.com/culvert-fw/culvert/firmware/ruleset"
+)
+
+// lateness is how old an event may be when it is read: nothing is judged
+// before what belongs to it was read too.
+const lateness = 100 * time.Millisecond
+
+// bindings learns whose the ESP of a server of several devices is, see package
+// learn, and keeps the kernel's rules by it, see plan/passthrough.
+type bindings struct {
+	t     *tunnels
+	start time.Time
+	wake  chan struct{}
+
+	mu sync.Mutex
+	l  *learn.Learner
+
+	bound, ended atomic.Uint64 // bindings that began, and that ended in doubt or with their device
+}
+
+func newBindings(t *tunnels) *bindings {
+	return &bindings{t: t, start: time.Now(), wake: make(chan struct{}, 1), l: learn.New()}
+}
+
+// told takes what the kernel tells of a burst of ESP.
+func (b *bindings) told(p nflog.Packet) {
+	header := 4 * int(p.Data[0]&15)
+	if len(p.Data) < header+4 || p.Data[9] != unix.IPPROTO_ESP {
+		return
+	}
+	at := func(i int) netip.Addr { return netip.AddrFrom4([4]byte(p.Data[i : i+4])) }
+	spi, when := binary.BigEndian.Uint32(p.Data[header:]), b.when(p.Time)
+	b.mu.Lock()
+	if p.Prefix == plan.LogIn {
+		b.l.In(when, at(12), spi)
+	} else {
+		b.l.Out(when, at(16), at(12), spi)
+	}
+	b.mu.Unlock()
+	b.nudge()
+}
+
+// when is a moment by the learner's clock, which no step of the system's moves.
+func (b *bindings) when(at time.Time) time.Duration {
+	var ago time.Duration
+	if !at.IsZero() {
+		ago = min(max(time.Since(at), 0), time.Second)
+	}
+	return time.Since(b.start) - ago
+}
+
+func (b *bindings) nudge() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// devices says who talks to a server.
+func (b *bindings) devices(a facts.Association) {
+	b.mu.Lock()
+	b.l.Devices(a.Server, a.Devices)
+	b.mu.Unlock()
+	b.nudge()
+}
+
+// forget is for when nothing is bound any more.
+func (b *bindings) forget() {
+	b.mu.Lock()
+	b.l = learn.New()
+	b.mu.Unlock()
+}
+
+// takeOver goes on with what the kernel has. What is nobody's any more goes.
+func (b *bindings) takeOver(shared []facts.Association) error {
+	for _, a := range shared {
+		b.devices(a)
+	}
+	out, err := b.t.learned(plan.Outbound)
+	if err != nil {
+		return err
+	}
+	user := map[ruleset.Key]netip.Addr{}
+	for _, e := range out {
+		user[e.Key] = address(e.Data)
+	}
+	for _, s := range [...]struct {
+		set  string
+		kind learn.Kind
+	}{{plan.Bound, learn.Bind}, {plan.Settled, learn.Settle}} {
+		list, err := b.t.learned(s.set)
+		if err != nil {
+			return err
+		}
+		for _, e := range list {
+			c := learn.Change{Kind: s.kind, Server: address(e.Key), SPI: spiOf(e)}
+			if s.kind == learn.Bind {
+				c.Device = address(e.Data)
+			} else {
+				c.Device = user[e.Key]
+			}
+			b.mu.Lock()
+			ok := b.l.Adopt(b.when(time.Time{}), c)
+			b.mu.Unlock()
+			if !ok {
+				c.Kind++ // Unbind, Unsettle
+				if err := b.apply(c); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func spiOf(e nft.Learned) uint32 { return binary.BigEndian.Uint32([]byte(e.Key[4:8])) }
+
+// run judges until ctx is done.
+func (b *bindings) run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-b.wake:
+		}
+		now := time.Since(b.start) - lateness
+		b.mu.Lock()
+		changes := b.l.Advance(now)
+		next, ok := b.l.Next()
+		b.mu.Unlock()
+		for _, c := range changes {
+			if err := b.apply(c); err != nil {
+				b.t.d.log.Error("whose an SPI is", "server", c.Server, "device", c.Device, "err", err)
+			}
+		}
+		if ok {
+			timer.Reset(max(next-now, time.Millisecond))
+		}
+	}
+}
+
+// apply writes a change into the rules' sets.
+func (b *bindings) apply(c learn.Change) error {
+	set := plan.LearnedSet(plan.Settled)
+	e := ruleset.Element{Key: ruleset.Cat(ruleset.Addr(c.Server), ruleset.Key(binary.BigEndian.AppendUint32(nil, c.SPI)))}
+	if c.Kind == learn.Bind || c.Kind == learn.Unbind {
+		set = plan.LearnedSet(plan.Bound)
+	}
+	// An element that is there would keep its data.
+	err := b.t.rules.Unlearn(set, e)
+	if err == nil && (c.Kind == learn.Bind || c.Kind == learn.Settle) {
+		if c.Kind == learn.Bind {
+			e.Data = ruleset.Addr(c.Device)
+		}
+		err = b.t.rules.Learn(set, e)
+	}
+	switch {
+	case errors.Is(err, unix.ENOENT): // the server is not shared any more, or the switch was turned off
+		return nil
+	case err != nil:
+		return err
+	case c.Kind == learn.Bind:
+		b.bound.Add(1)
+		b.t.d.log.Debug("an SPI has an owner", "server", c.Server, "spi", c.SPI, "device", c.Device)
+	case c.Kind == learn.Unbind:
+		b.ended.Add(1)
+		b.t.d.log.Debug("an SPI has no owner any more", "server", c.Server, "spi", c.SPI, "device", c.Device)
+	}
+	return nil
+}
