@@ -63,7 +63,7 @@ func (o *owned) change(set string, e ruleset.Element, how func(*nft.Conn, rulese
 
 func spiKey(spi uint32) ruleset.Key { return ruleset.Key(binary.BigEndian.AppendUint32(nil, spi)) }
 
-var office = ruleset.Addr(netip.MustParseAddr(server))
+var serverKey = ruleset.Addr(netip.MustParseAddr(server))
 
 // from has the server send a packet; it is for these and nobody else.
 func (o *owned) from(spi uint32, to ...*end) {
@@ -125,10 +125,10 @@ func TestOwner(t *testing.T) {
 
 	// Bound, in a burst, but the device that talks is not settled: it may be
 	// missing something.
-	o.learn(passthrough.Bound, nasIP, office, spiKey(0xb2))
+	o.learn(passthrough.Bound, nasIP, serverKey, spiKey(0xb2))
 	o.from(0xb2, both...)
-	o.learn(passthrough.Settled, "", office, spiKey(0xa2))
-	o.unlearn("doubted", office)
+	o.learn(passthrough.Settled, "", serverKey, spiKey(0xa2))
+	o.unlearn("doubted", serverKey)
 
 	// All right now: three packets for each that the device sends.
 	o.out(o.nas, 0xa2)
@@ -144,12 +144,12 @@ func TestOwner(t *testing.T) {
 	o.out(o.pc, 0xa1)
 	o.burst("out", 0xa1)
 	o.from(0xb2, both...)
-	o.learn(passthrough.Settled, "", office, spiKey(0xa1))
-	o.unlearn("doubted", office)
+	o.learn(passthrough.Settled, "", serverKey, spiKey(0xa1))
+	o.unlearn("doubted", serverKey)
 	o.from(0xb2, o.nas)
 
 	// The next burst begins for both, and the device has to talk anew.
-	o.unlearn("heard", office, spiKey(0xb2))
+	o.unlearn("heard", serverKey, spiKey(0xb2))
 	o.from(0xb2, both...)
 	o.burst("in", 0xb2)
 	o.from(0xb2, both...)
@@ -161,12 +161,12 @@ func TestOwner(t *testing.T) {
 	o.burst("in", 0xb3)
 
 	// No longer bound: both at once.
-	o.unlearn(passthrough.Bound, office, spiKey(0xb2))
+	o.unlearn(passthrough.Bound, serverKey, spiKey(0xb2))
 	o.from(0xb2, both...)
 	o.quiet()
 
 	// The ruleset is replaced: what is bound stays.
-	o.learn(passthrough.Bound, nasIP, office, spiKey(0xb2))
+	o.learn(passthrough.Bound, nasIP, serverKey, spiKey(0xb2))
 	o.out(o.nas, 0xa2)
 	configure(t, o.s, "set firewall wan-ping on")
 	o.applyShared(pcIP, nasIP)
