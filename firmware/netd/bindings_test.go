@@ -59,13 +59,13 @@ func TestBindings(t *testing.T) {
 
 	// burst has a device ask and the server answer; both pause before.
 	packet := func(spi uint32) []byte { return append(binary.BigEndian.AppendUint32(nil, spi), make([]byte, 36)...) }
-	beat := 0
+	wan, beat := &net.IPAddr{IP: r.status().WAN.Address.Addr().AsSlice()}, 0
 	burst := func(device int) {
 		gaps := [...]time.Duration{700, 1100, 1600, 900, 1350, 1900, 600}
 		time.Sleep(gaps[beat%len(gaps)] * time.Millisecond)
 		beat++
 		send(esp[device], &net.IPAddr{IP: net.IPv4(203, 0, 113, 1)}, packet(0xa0+uint32(device)))
-		send(server, &net.IPAddr{IP: net.IPv4(203, 0, 113, 50)}, packet(0xb1))
+		send(server, wan, packet(0xb1))
 	}
 	state := func() string {
 		t.Helper()
