@@ -164,6 +164,7 @@ func run(ctx context.Context, files folders, log *slog.Logger) error {
 	d.replan()
 	g.Go(func() error { return d.planLoop(ctx) })
 	g.Go(func() error { return d.tunnels.run(ctx) })
+	g.Go(func() error { return d.watchHolders(ctx) })
 	g.Go(func() error { return d.serveAPI(ctx, ln) })
 	err = g.Wait()
 	d.wan.set(context.Background(), nil, facts.Link{})

@@ -84,7 +84,9 @@ func (d *daemon) problems() []string {
 		ps = append(ps, p)
 	}
 	ps = append(ps, d.tunnels.problems()...)
-	if fill := conntrackFill(); fill.Max > 0 && fill.Used > fill.Max*9/10 {
+	fill := conntrackFill()
+	ps = append(ps, d.crowds(fill)...)
+	if fill.Max > 0 && fill.Used > fill.Max*9/10 {
 		ps = append(ps, fmt.Sprintf("The table of connections is nearly full, %d of %d. See who opens so many: show connections", fill.Used, fill.Max))
 	}
 	return ps

@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	"github.com/culvert-fw/culvert/firmware/netstate"
+	"github.com/culvert-fw/culvert/firmware/plan/firewall"
 )
 
 // sysctls are the kernel's settings, in the order in which they are written:
@@ -48,12 +49,7 @@ func sysctls(b Board) []netstate.Sysctl {
 // conntrack sizes and times the connection table.
 func conntrack(b Board, set func(key, value, why string)) {
 	const p = "net/netfilter/nf_conntrack_"
-	// 128 connections a megabyte, about 4 % of the memory when full. A power
-	// of two, since the kernel rounds the buckets to full pages.
-	limit := 8192
-	for limit*2 <= b.RAM*128 && limit < 1<<17 {
-		limit *= 2
-	}
+	limit := firewall.Connections(b.RAM)
 	set(p+"buckets", strconv.Itoa(limit/2), "board: memory")
 	set(p+"max", strconv.Itoa(limit), "board: memory")
 	set(p+"acct", "1", "show connections: bytes")

@@ -110,7 +110,7 @@ type Set struct {
 	// Learned sets are filled on the packet path or by a learner: their
 	// content is never compared nor changed by Apply.
 	Learned bool
-	Timeout time.Duration // default timeout of elements of a learned set
+	Timeout time.Duration // default timeout of elements of a learned set, 0 = they stay
 	Size    int           // most elements, 0 = no limit
 	// Elements are sorted by key.
 	Elements []Element

@@ -116,8 +116,10 @@ func (s Set) lines() []string {
 		l = append(l, "size "+strconv.Itoa(s.Size))
 	}
 	switch {
-	case s.Learned:
+	case s.Learned && s.Timeout > 0:
 		l = append(l, "flags dynamic,timeout")
+	case s.Learned:
+		l = append(l, "flags dynamic")
 	case s.Interval:
 		l = append(l, "flags interval")
 	}

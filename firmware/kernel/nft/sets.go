@@ -55,7 +55,10 @@ func setFlags(s ruleset.Set) (f uint32) {
 		f |= unix.NFT_SET_INTERVAL
 	}
 	if s.Learned {
-		f |= unix.NFT_SET_TIMEOUT | unix.NFT_SET_EVAL
+		f |= unix.NFT_SET_EVAL
+		if s.Timeout > 0 { // or what counts connections has no place in it
+			f |= unix.NFT_SET_TIMEOUT
+		}
 	}
 	return f
 }

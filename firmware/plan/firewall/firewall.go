@@ -53,7 +53,7 @@ func Ruleset(in Input) (*rs.Table, []settings.Problem) {
 	t := &rs.Table{
 		IP:      pass.IP,
 		Helpers: pass.Helpers,
-		Sets:    append(append(pass.Sets, lanServiceSet(in), wanAddressSet(in)), forwards...),
+		Sets:    append(append(pass.Sets, lanServiceSet(in), wanAddressSet(in)), append(forwards, shareSets(in)...)...),
 		Chains:  slices.Concat(input(in), forward(in, pass), pass.Chains, nat(in, len(forwards) > 1)),
 	}
 	if in.Settings.Firewall.Offload {
@@ -157,11 +157,13 @@ func nat(in Input, portless bool) []rs.Chain {
 	// By the WAN's address, not by the interface: so a forward works
 	// from inside too, and the router's LAN address keeps its own ports.
 	toWAN := rs.In{Key: rs.Fields{rs.FieldDest}, Set: wanAddresses}
-	var dstnat []rs.Rule
+	first, counted := shareRules(in)
+	dstnat := []rs.Rule{first}
 	if portless {
-		dstnat = []rs.Rule{rs.R("firewall vpn-server ipsec", rs.L4{Protocol: rs.ESP}, toWAN, rs.DNAT{Key: rs.Fields{rs.FieldProtocol}, Map: protocolsMap})}
+		dstnat = append(dstnat, rs.R("firewall vpn-server ipsec", rs.L4{Protocol: rs.ESP}, toWAN, rs.DNAT{Key: rs.Fields{rs.FieldProtocol}, Map: protocolsMap}))
 	}
 	return []rs.Chain{
+		counted,
 		{Name: "dstnat", Type: "nat", Hook: rs.Prerouting, Priority: -100, Rules: append(dstnat,
 			rs.R("port forwards", toWAN, rs.DNAT{Key: rs.ProtocolPort(), Map: forwardsMap}),
 		)},

@@ -34,7 +34,7 @@ func NormalListing(text string) string {
 		case l == "}":
 			end()
 		default:
-			learned = learned || l == "flags dynamic,timeout"
+			learned = learned || strings.HasPrefix(l, "flags dynamic")
 			block = append(block, l)
 		}
 	}
