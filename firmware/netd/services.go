@@ -26,6 +26,10 @@ func (d *daemon) serve(ctx context.Context, want *plan.Desired) {
 	d.clock.set(ctx, want.NTP.Servers, want.DNS.Upstreams, want.WAN.Address.IsValid())
 	if !want.Settings.Passthrough.IPsec.Enabled {
 		d.tunnels.forget()
+	} else if !want.Settings.Passthrough.IPsec.Copy {
+		if err := d.tunnels.unshare(); err != nil {
+			d.log.Error("passthrough ipsec copy off", "err", err)
+		}
 	}
 	d.publish()
 }

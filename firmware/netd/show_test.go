@@ -191,6 +191,40 @@ func TestShowShared(t *testing.T) {
 		}
 		return nil
 	})
+	// Without copies a server is its first device's, until there are copies again.
+	candidate, base := r.candidate("passthrough ipsec copy off")
+	if _, err := r.commit(base, candidate, 0); err != nil {
+		t.Fatal(err)
+	}
+	r.until("one device", func() error {
+		var c api.PassthroughCounters
+		if err := r.call(api.MethodCounters, nil, &c); err != nil {
+			return err
+		}
+		if len(c.Servers) != 1 || c.Servers[0].Devices != 1 || c.Servers[0].Copied {
+			return fmt.Errorf("%+v", c.Servers)
+		}
+		return nil
+	})
+	candidate, base = r.candidate("passthrough ipsec copy on")
+	if _, err := r.commit(base, candidate, 0); err != nil {
+		t.Fatal(err)
+	}
+	r.until("two devices again", func() error {
+		for _, c := range ike {
+			if _, err := c.WriteTo(make([]byte, 28), &net.UDPAddr{IP: net.IPv4(203, 0, 113, 1), Port: 500}); err != nil {
+				return err
+			}
+		}
+		var c api.PassthroughCounters
+		if err := r.call(api.MethodCounters, nil, &c); err != nil {
+			return err
+		}
+		if len(c.Servers) != 1 || c.Servers[0].Devices != 2 || !c.Servers[0].Copied {
+			return fmt.Errorf("%+v", c.Servers)
+		}
+		return nil
+	})
 	// Off ends all tunnels; on begins with none.
 	for _, state := range []string{"off", "on"} {
 		candidate, base := r.candidate("passthrough ipsec " + state)

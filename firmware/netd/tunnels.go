@@ -73,13 +73,9 @@ func (t *tunnels) takeOver() error {
 	if err != nil {
 		return err
 	}
-	list, err := t.learned(plan.First)
+	first, err := t.firsts()
 	if err != nil {
 		return err
-	}
-	first := map[netip.Addr]netip.Addr{}
-	for _, e := range list {
-		first[address(e.Key)] = address(e.Data)
 	}
 	for server, ds := range devices {
 		if len(ds) > 1 || ds[0] != first[server] {
@@ -237,6 +233,52 @@ func (t *tunnels) forget() {
 	defer t.mu.Unlock()
 	clear(t.since)
 	clear(t.last)
+}
+
+// unshare leaves each server to the device that came first: copies are off. The
+// others come again as if they were new.
+func (t *tunnels) unshare() error {
+	t.d.mu.Lock()
+	shared := t.d.facts.Shared
+	t.d.facts.Shared = nil
+	t.d.mu.Unlock()
+	if len(shared) == 0 {
+		return nil
+	}
+	t.bindings.forget()
+	first, err := t.firsts()
+	if err != nil {
+		return err
+	}
+	for name, device := range map[string]func(ruleset.Key) netip.Addr{
+		plan.Assocs: func(k ruleset.Key) netip.Addr { return address(k[4:]) },
+		plan.Sends:  func(k ruleset.Key) netip.Addr { return address(k[8:]) },
+	} {
+		list, err := t.learned(name)
+		if err != nil {
+			return err
+		}
+		var gone []ruleset.Element
+		for _, e := range list {
+			if f, ok := first[address(e.Key)]; ok && f != device(e.Key) {
+				gone = append(gone, ruleset.Element{Key: e.Key})
+			}
+		}
+		if err := t.rules.Unlearn(plan.LearnedSet(name), gone...); err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return nil
+}
+
+// firsts is who came first, by server.
+func (t *tunnels) firsts() (map[netip.Addr]netip.Addr, error) {
+	list, err := t.learned(plan.First)
+	first := map[netip.Addr]netip.Addr{}
+	for _, e := range list {
+		first[address(e.Key)] = address(e.Data)
+	}
+	return first, err
 }
 
 func (t *tunnels) alive(p pair) bool {

@@ -217,6 +217,18 @@ type Masquerade struct{}
 // Text is nft syntax.
 func (Masquerade) Text() string { return "masquerade" }
 
+// SNAT translates the source to an IPv4 address and a port of TCP or UDP of
+// these, both included.
+type SNAT struct {
+	Addr        netip.Addr
+	First, Last uint16
+}
+
+// Text is nft syntax.
+func (e SNAT) Text() string {
+	return "snat ip to " + e.Addr.String() + ":" + strconv.Itoa(int(e.First)) + "-" + strconv.Itoa(int(e.Last))
+}
+
 // ClampMSS lowers the MSS option to what the route carries.
 type ClampMSS struct{}
 

@@ -32,7 +32,9 @@ type PassIPsec struct {
 	Devices []string `json:"devices,omitempty" schema:"format=devices,count=256,empty=any" help:"the devices that may use it; any = all"`
 	Servers []string `json:"servers,omitempty" schema:"format=servers,count=256,empty=any" help:"the Internet's ends that it may reach; any = all"`
 	// Ports come beside 500 and 4500, which no IKE does without (RFC 7296 2).
-	Ports   []int             `json:"ports,omitempty" schema:"min=1,max=65535,count=15" help:"further UDP ports of IKE and NAT-T, beside 500 and 4500"`
+	Ports []int `json:"ports,omitempty" schema:"min=1,max=65535,count=15" help:"further UDP ports of IKE and NAT-T, beside 500 and 4500"`
+	// Copy off leaves a server of native IPsec to one device at a time.
+	Copy    bool              `json:"copy" help:"copy what a server of several devices sends to each, until it is known whose it is; off = native IPsec for one device a server"`
 	Subnets map[string]Subnet `json:"subnet,omitempty" schema:"format=prefix,count=16" help:"subnets that a device's tunnel leads to, for devices without IPsec"`
 }
 
@@ -51,7 +53,7 @@ func (p *Passthrough) Protocols() []Protocol {
 
 func defaultPassthrough() Passthrough {
 	on := PassProtocol{Enabled: true}
-	p := Passthrough{PPTP: on, L2TP: on, IPsec: PassIPsec{Enabled: true}, SSTP: on, OpenVPN: on, WireGuard: on}
+	p := Passthrough{PPTP: on, L2TP: on, IPsec: PassIPsec{Enabled: true, Copy: true}, SSTP: on, OpenVPN: on, WireGuard: on}
 	p.PPTP.Ports, p.L2TP.Ports = []int{1723}, []int{1701}
 	return p
 }

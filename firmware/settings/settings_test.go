@@ -299,7 +299,7 @@ func TestLinesAt(t *testing.T) {
 	s := full(t)
 	tests := map[string]string{
 		"passthrough": "set passthrough pptp off\nset passthrough pptp ports 1723\nset passthrough l2tp on\nset passthrough l2tp ports 1701\n" +
-			"set passthrough ipsec on\nset passthrough ipsec devices kids nas\nset passthrough ipsec servers vpn.example.com 198.51.100.0/24\n" +
+			"set passthrough ipsec on\nset passthrough ipsec devices kids nas\nset passthrough ipsec servers vpn.example.com 198.51.100.0/24\nset passthrough ipsec copy on\n" +
 			"set passthrough sstp on\nset passthrough openvpn on\nset passthrough wireguard on\n",
 		"passthrough pptp":           "set passthrough pptp off\nset passthrough pptp ports 1723\n",
 		"lan hosts":                  "set lan hosts nas mac 02:00:00:00:00:02 address 10.0.0.8\nset lan hosts phone mac 02:00:00:00:00:03\nset lan hosts tv mac 02:00:00:00:00:01 address 10.0.0.7\n",

@@ -99,6 +99,12 @@ func compileStatement(e ruleset.Expr) ([]expr.Any, error) {
 			&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: register(1)}), err
 	case ruleset.Masquerade:
 		return []expr.Any{&expr.Masq{}}, nil
+	case ruleset.SNAT: // not expr.Masq: it leaves out the flag that makes the kernel take the ports
+		return append(immediate(e.Addr),
+			&expr.Immediate{Register: 2, Data: binary.BigEndian.AppendUint16(nil, e.First)},
+			&expr.Immediate{Register: 3, Data: binary.BigEndian.AppendUint16(nil, e.Last)},
+			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2, RegProtoMax: 3},
+		), nil
 	case ruleset.ClampMSS:
 		return []expr.Any{
 			&expr.Rt{Register: 1, Key: expr.RtTCPMSS},

@@ -54,7 +54,7 @@ func Ruleset(in Input) (*rs.Table, []settings.Problem) {
 		IP:      pass.IP,
 		Helpers: pass.Helpers,
 		Sets:    append(append(pass.Sets, lanServiceSet(in), wanAddressSet(in)), append(forwards, shareSets(in)...)...),
-		Chains:  slices.Concat(input(in), forward(in, pass), pass.Chains, nat(in, len(forwards) > 1)),
+		Chains:  slices.Concat(input(in), forward(in, pass), pass.Chains, nat(in, pass.Masqueraded, len(forwards) > 1)),
 	}
 	if in.Settings.Firewall.Offload {
 		devices := []string{in.LANDevice, in.WANDevice}
@@ -152,7 +152,7 @@ func forward(in Input, pass passthrough.Part) []rs.Chain {
 
 // nat translates addresses. These chains see only the first packet of a flow.
 // portless tells that protocols without ports are forwarded too.
-func nat(in Input, portless bool) []rs.Chain {
+func nat(in Input, masqueraded []rs.Rule, portless bool) []rs.Chain {
 	lan := in.LAN.Masked()
 	// By the WAN's address, not by the interface: so a forward works
 	// from inside too, and the router's LAN address keeps its own ports.
@@ -167,11 +167,11 @@ func nat(in Input, portless bool) []rs.Chain {
 		{Name: "dstnat", Type: "nat", Hook: rs.Prerouting, Priority: -100, Rules: append(dstnat,
 			rs.R("port forwards", toWAN, rs.DNAT{Key: rs.ProtocolPort(), Map: forwardsMap}),
 		)},
-		{Name: "srcnat", Type: "nat", Hook: rs.Postrouting, Priority: 100, Rules: []rs.Rule{
+		{Name: "srcnat", Type: "nat", Hook: rs.Postrouting, Priority: 100, Rules: append(masqueraded,
 			rs.R("LAN to Internet", rs.IPv4{}, rs.Oif{Name: in.WANDevice}, rs.Masquerade{}),
 			// Else the device would answer its neighbour directly.
 			rs.R("port forwards, from inside", rs.Source{Prefix: lan}, rs.Oif{Name: in.LANDevice}, rs.DNATed{}, rs.Masquerade{}),
-		}},
+		)},
 	}
 }
 

@@ -202,3 +202,40 @@ func TestOwnerFull(t *testing.T) {
 	}
 	o.from(0xb2, o.pc, o.nas)
 }
+
+// TestCopyOff: a server is the device's that came first; the next one's IKE
+// goes through conntrack, from another port.
+func TestCopyOff(t *testing.T) {
+	n := newNetwork(t)
+	n.set("set passthrough ipsec copy off")
+	pc, nas, srv := newEnd(t, n.pc, "pc", pcIP), newEnd(t, n.nas, "nas", nasIP), newEnd(t, n.wan, "server", server)
+	seconds := n.seconds()
+	pc.send(pc.ike, server, ikePacket(0x1111, 33, 34))
+	srv.gets(srv.ike, wanIP, ikePacket(0x1111, 33, 34))
+	n.applyShared(pcIP, nasIP) // as before it was off
+	pc.send(pc.ike, server, ikePacket(0x1111, 33, 34))
+	srv.gets(srv.ike, wanIP, ikePacket(0x1111, 33, 34))
+
+	nas.send(nas.ike, server, ikePacket(0x2222, 33, 34))
+	b := make([]byte, 100)
+	srv.ike.SetReadDeadline(time.Now().Add(hang))
+	size, from, err := srv.ike.ReadFrom(b)
+	if err != nil || size != 28 || b[6] != 0x22 {
+		t.Fatalf("of the second device the server got %x, %v", b[:size], err)
+	}
+	if from.String() == wanIP+":500" {
+		t.Errorf("the second device's IKE came from port 500 too")
+	}
+	if _, err := srv.ike.WriteTo(ikePacket(0x2222, 33, 34), from); err != nil {
+		t.Fatal(err)
+	}
+	nas.gets(nas.ike, server, ikePacket(0x2222, 33, 34))
+	select {
+	case p := <-seconds:
+		t.Errorf("netd is told %q", p.Prefix)
+	default:
+	}
+	srv.send(srv.esp, wanIP, espPacket(0xb1, 100))
+	pc.gets(pc.esp, server, espPacket(0xb1, 100))
+	nas.nothing(nas.esp)
+}

@@ -63,6 +63,8 @@ type Part struct {
 	// Carried comes before what puts established connections into the
 	// flowtable: it keeps those out that the rules have to see more of.
 	Carried []rs.Rule
+	// Masqueraded come before everything else is.
+	Masqueraded []rs.Rule
 	// IP is table ip, nil when there is none, and Untracked what the forward
 	// chain needs for it.
 	IP        *rs.Table
@@ -81,9 +83,13 @@ func Rules(s *settings.Settings, n Network) Part {
 			n.allowed = l
 		}
 	}
+	n.alone = !p.IPsec.Copy
 	if part.IP = IPsecTable(p.IPsec.Enabled, n); part.IP != nil {
 		part.IP.Chains = append(part.IP.Chains, n.allowed.devices.byMAC(accept)...)
 		part.Untracked = Untracked(n)
+		if n.alone {
+			part.Masqueraded = otherPort(n)
+		}
 	}
 	if p.PPTP.Enabled {
 		// Since Linux 6.0 no helper is assigned by itself. With it the

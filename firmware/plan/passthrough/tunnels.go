@@ -79,6 +79,7 @@ type Network struct {
 	Subnets              []Subnet   // that tunnels of devices lead to
 	Facts                facts.Facts
 	allowed              limit
+	alone                bool // a server is one device's, see settings.PassIPsec.Copy
 }
 
 // IPsecTable is table ip; nil when IPsec does not pass or there is no WAN.
@@ -87,6 +88,9 @@ func IPsecTable(on bool, n Network) *rs.Table {
 		return nil
 	}
 	n.Shared = n.allowed.devices.allowed(n.Shared)
+	if n.alone {
+		n.Shared = nil
+	}
 	t := &rs.Table{Sets: slices.Concat(n.sets(), n.quotaSets(), n.allowed.sets()), Chains: append(n.early(), overLimit(), n.late())}
 	if len(n.Shared) > 0 {
 		t.Sets, t.Chains = append(t.Sets, n.ownerSets()...), append(t.Chains, n.ownerChains()...)
@@ -184,10 +188,7 @@ func (n Network) early() []rs.Chain {
 			rs.R("a known device", known, to(knownIKE)),
 			rs.R("the server has another", taken, to(secondIKE)),
 		}, n.answers(), begin(to(knownIKE)))},
-		{Name: secondIKE, Rules: []rs.Rule{
-			tell(),
-			rs.R("it asks again", drop),
-		}},
+		{Name: secondIKE, Rules: n.second(rs.R("it asks again", drop))},
 		{Name: knownIKE, Rules: append([]rs.Rule{
 			notItsPacket(37, 41), // RFC 7296: INFORMATIONAL, Notify
 			notItsPacket(5, 11),  // RFC 2408: Informational, Notification
@@ -198,10 +199,7 @@ func (n Network) early() []rs.Chain {
 			rs.R("a known device", known, to(newESP)),
 			rs.R("the server has another", taken, to(secondESP)),
 		}, begin(to(newESP)))},
-		{Name: secondESP, Rules: []rs.Rule{
-			tell(),
-			rs.R("it goes out all the same", rs.Notrack{}, accept),
-		}},
+		{Name: secondESP, Rules: n.second(rs.R("it goes out all the same", rs.Notrack{}, accept))},
 		{Name: knownESP, Rules: append(n.hear(), rs.R("lives on", append(livesOn(outbound), accept)...))},
 		{Name: newESP, Rules: append(n.hear(), learn("a new SPI", accept, []rs.Expr{rs.In{Key: sends.Key, Set: Sends, Not: true}}, append(livesOn(outbound), sends)...)...)},
 		{Name: wanIKE, Rules: slices.Concat(others, []rs.Rule{
@@ -214,6 +212,24 @@ func (n Network) early() []rs.Chain {
 		{Name: delivery, Rules: append(n.toOwner(), n.inbound()...)},
 		n.errors(),
 	}
+}
+
+// second tells netd of a further device of a server, and does with its packet
+// what has to be done meanwhile. Where copies are off the device is left to
+// conntrack, which gives it another port: IKE goes on in UDP 4500 then, if the
+// server knows NAT traversal (RFC 7296 2.23).
+func (n Network) second(meanwhile rs.Rule) []rs.Rule {
+	if n.alone {
+		return []rs.Rule{rs.R("passthrough ipsec copy off", accept)}
+	}
+	return []rs.Rule{tell(), meanwhile}
+}
+
+// otherPort is for IKE that is left to conntrack: answers to port 500 are those
+// of the device that came first.
+func otherPort(n Network) []rs.Rule {
+	return []rs.Rule{rs.R("passthrough ipsec copy off", rs.IPv4{}, rs.Oif{Name: n.WANDevice}, rs.Source{Prefix: n.LAN.Masked()},
+		rs.Sport{Protocol: rs.UDP, Port: 500}, rs.Dport{Protocol: rs.UDP, Port: 500}, rs.SNAT{Addr: n.WAN, First: 1024, Last: 65535})}
 }
 
 // answers are those of the LAN's IPsec server to peers that it has no SA with.
