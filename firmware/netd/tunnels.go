@@ -25,6 +25,7 @@ const (
 	tunnelPoll = time.Minute // how often it is looked who is still there
 	tunnelIdle = time.Hour   // how long after the last sign a device gets copies
 	mostShared = 64          // devices of one server
+	ahLog      = 10 * time.Minute
 )
 
 // pair is a device with a server.
@@ -40,13 +41,14 @@ type tunnels struct {
 	mu    sync.Mutex
 	since map[pair]time.Time // first seen
 	last  map[pair]time.Time // last seen
+	ah    map[pair]time.Time // when its AH was last logged
 
 	admitted atomic.Uint64 // further devices of servers
 	refused  atomic.Uint64 // packets of devices beyond mostShared
 }
 
 func newTunnels(d *daemon) *tunnels {
-	t := &tunnels{d: d, rules: nft.New(nft.Options{}), since: map[pair]time.Time{}, last: map[pair]time.Time{}}
+	t := &tunnels{d: d, rules: nft.New(nft.Options{}), since: map[pair]time.Time{}, last: map[pair]time.Time{}, ah: map[pair]time.Time{}}
 	t.bindings = newBindings(t)
 	return t
 }
@@ -131,15 +133,34 @@ func (t *tunnels) run(ctx context.Context) error {
 		if len(p.Data) < 20 {
 			return
 		}
-		if p.Prefix != plan.LogSecond {
-			t.bindings.told(p)
-			return
-		}
 		at := func(i int) netip.Addr { return netip.AddrFrom4([4]byte(p.Data[i : i+4])) }
-		if err := t.admit(ctx, pair{server: at(16), device: at(12)}); err != nil && ctx.Err() == nil {
-			t.d.log.Error("a device of a shared IPsec server", "err", err)
+		from := pair{server: at(16), device: at(12)}
+		switch p.Prefix {
+		case plan.LogSecond:
+			if err := t.admit(ctx, from); err != nil && ctx.Err() == nil {
+				t.d.log.Error("a device of a shared IPsec server", "err", err)
+			}
+		case plan.LogAH:
+			t.refusedAH(from)
+		default:
+			t.bindings.told(p)
 		}
 	})
+}
+
+// refusedAH says, once in a while, why a device's AH does not pass.
+func (t *tunnels) refusedAH(p pair) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if time.Since(t.ah[p]) < ahLog {
+		return
+	}
+	if len(t.ah) >= mostShared {
+		clear(t.ah)
+	}
+	t.ah[p] = time.Now()
+	t.d.log.Warn("AH (IP protocol 51) can't cross NAT, because it signs the addresses that NAT rewrites: refused. Configure ESP in the VPN of both ends",
+		"device", p.device, "server", p.server)
 }
 
 // admit lets a further device of a server in: first the copies, then its

@@ -36,11 +36,13 @@ const (
 )
 
 // Prefixes of what netd is told of in LogGroup: the packet that begins a burst
-// of ESP, from a server and from a device, and a further device of a server.
+// of ESP, from a server and from a device; a further device of a server; AH,
+// which was refused.
 const (
 	LogIn     = "in"
 	LogOut    = "out"
 	LogSecond = "second"
+	LogAH     = "ah"
 )
 
 const (

@@ -5,6 +5,7 @@ package passthrough
 import (
 	rs "github.com/culvert-fw/culvert/firmware/ruleset"
 	"github.com/culvert-fw/culvert/firmware/settings"
+	"slices"
 )
 
 // Names in the table.
@@ -91,6 +92,9 @@ func Rules(s *settings.Settings, n Network) Part {
 			part.Masqueraded = otherPort(n)
 		}
 	}
+	if p.IPsec.Enabled {
+		part.FromLAN = authenticationHeader(n)
+	}
 	if p.PPTP.Enabled {
 		// Since Linux 6.0 no helper is assigned by itself. With it the
 		// data connection (GRE) is RELATED and needs no rule.
@@ -106,6 +110,16 @@ func Rules(s *settings.Settings, n Network) Part {
 	limitPart(&part, all, n)
 	handshakePart(&part, s, all, n)
 	return part
+}
+
+// authenticationHeader refuses AH, and has netd say why: it signs the addresses
+// that NAT rewrites, so no server would take it (RFC 3715 2.1).
+func authenticationHeader(n Network) []rs.Rule {
+	ah := []rs.Expr{rs.L4{Protocol: rs.AH}, rs.Oif{Name: n.WANDevice}}
+	return []rs.Rule{
+		rs.R("netd logs it", append(slices.Clone(ah), rs.Limit{Rate: 1, Burst: 10}, rs.Log{Group: LogGroup, Bytes: 20, Prefix: LogAH})...),
+		rs.R("AH can't cross NAT", append(ah, rs.AdminProhibited)...),
+	}
 }
 
 // refusePart adds what refuses the protocols that are off.
