@@ -42,8 +42,11 @@ func Serving(s *settings.Settings, table *rs.Table) []Served {
 			if p.Name != server.Name {
 				continue
 			}
-			if v.Peers = p.Servers; !p.Enabled {
+			if !p.Enabled {
 				v.Off = "passthrough " + p.Name + " is off"
+			}
+			if p.Name != "sstp" { // whose servers limit nobody
+				v.Peers = p.Servers
 			}
 		}
 		out = append(out, v)
