@@ -1,14 +1,10 @@
 package shell_test
 
 import (
-	"context"
-	"io"
+	"strings"
 	"testing"
-	"time"
 
 	"github.com/culvert-fw/culvert/firmware/api/apitest"
-	"github.com/culvert-fw/culvert/firmware/shell"
-	"github.com/culvert-fw/culvert/firmware/transcript"
 )
 
 // TestInterruptStays: Ctrl-C at the question whether to leave and lose changes
@@ -17,25 +13,10 @@ import (
 func TestInterruptStays(t *testing.T) {
 	n := apitest.New(t)
 	n.Start(t)
-	r, w := io.Pipe()
-	var out transcript.Buffer
-	o := options(n)
-	o.Terminal = shell.NewTerminal(shell.NewInput(r), &out)
-	done := make(chan int, 1)
-	go func() { done <- shell.New(o).Run(context.Background()) }()
-	for _, step := range [][2]string{
-		{"culvert> ", "set system hostname attic\r"},
-		{"culvert*> ", "exit\r"},
-		{"Leave and lose them? [y/N] ", "\x03"},
-		{"[y/N] \r\nculvert*> ", "exit\r"},
-		{"exit\r\nYou have changes that are not committed. Leave and lose them? [y/N] \r\nculvert*> exit\r\nYou have changes that are not committed. Leave and lose them? [y/N] ", "y\r"},
-	} {
-		waitFor(t, &out, step[0])
-		io.WriteString(w, step[1])
-	}
-	select {
-	case <-done:
-	case <-time.After(20 * time.Second):
-		t.Fatalf("y does not leave; so far:\n%q", out.String())
+	const question = "Leave and lose them? [y/N] "
+	shown := converse(t, n, step{want: "culvert> ", keys: "set system hostname attic\r"}, step{want: "culvert*> ", keys: "exit\r"},
+		step{want: question, keys: "\x03"}, step{want: "\r\nculvert*> ", keys: "exit\r"}, step{want: question, keys: "y\r"})
+	if !strings.HasSuffix(shown, question+"y\n\n") {
+		t.Errorf("y does not leave:\n%q", shown)
 	}
 }
