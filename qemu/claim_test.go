@@ -143,7 +143,7 @@ func testClaim(t *testing.T, l *lab.Lab) {
 		t.Fatal(err)
 	}
 	l.Until("login with the new password", 60*time.Second, func() error {
-		_, err := ownersStatus(l)
+		_, err := ownersCommand(l, "set dns cache-size 500; commit; show status")
 		return err
 	})
 	if c, err := l.SSHAs("192.168.1.1"); err == nil {
@@ -152,8 +152,8 @@ func testClaim(t *testing.T, l *lab.Lab) {
 	}
 }
 
-// ownersStatus is the router's status by the owner's password.
-func ownersStatus(l *lab.Lab) (*api.Status, error) {
+// ownersCommand runs a command for the owner, by password.
+func ownersCommand(l *lab.Lab, command string) ([]byte, error) {
 	c, err := l.SSHAs("192.168.1.1", ssh.Password(password))
 	if err != nil {
 		return nil, err
@@ -164,12 +164,11 @@ func ownersStatus(l *lab.Lab) (*api.Status, error) {
 		return nil, err
 	}
 	defer s.Close()
-	b, err := s.CombinedOutput("show status --json")
+	b, err := s.CombinedOutput(command)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s", err, b)
 	}
-	st := new(api.Status)
-	return st, json.Unmarshal(b, st)
+	return b, nil
 }
 
 // testWrongLogins is an attack from the LAN: the router goes on routing, no
@@ -206,10 +205,13 @@ func testWrongLogins(t *testing.T, l *lab.Lab) {
 	if !regexp.MustCompile(`, [0-3](\.\d+)?% packet loss`).MatchString(out) {
 		t.Errorf("the router stopped routing under 50 wrong logins:\n%s", out)
 	}
-	var st *api.Status
-	l.Until("the owner's login after the attack", 120*time.Second, func() (err error) {
-		st, err = ownersStatus(l)
-		return err
+	var st api.Status
+	l.Until("the owner's login after the attack", 120*time.Second, func() error {
+		b, err := ownersCommand(l, "show status --json")
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(b, &st)
 	})
 	for _, s := range st.Services {
 		if s.Restarts > 0 {

@@ -125,6 +125,18 @@ func (s *Settings) Redacted() *Settings {
 	return c
 }
 
+// ValidateRedacted is Validate for what Redacted made: a secret that is "(set)"
+// is taken for right.
+func (s *Settings) ValidateRedacted() Problems {
+	c := s.Clone()
+	c.secrets(func(v reflect.Value) {
+		if v.String() == secretSet {
+			v.SetString("") // right for every secret: none
+		}
+	})
+	return c.Validate()
+}
+
 // MergeSecrets gives each secret that is "(set)" the value it has in from.
 func (s *Settings) MergeSecrets(from *Settings) {
 	var old []string

@@ -141,7 +141,7 @@ func runCommit(ctx context.Context, s *Shell, a args) error {
 
 // commit makes the candidate the running settings.
 func (s *Shell) commit(ctx context.Context, message string, confirm time.Duration) error {
-	if ps := s.cand.next.Validate(); len(ps) > 0 {
+	if ps := s.cand.next.ValidateRedacted(); len(ps) > 0 {
 		return ps
 	}
 	raw, err := json.Marshal(s.cand.next)

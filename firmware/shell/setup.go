@@ -41,7 +41,7 @@ func runSetupPassthrough(ctx context.Context, s *Shell, _ args) error {
 	if err != nil {
 		return err
 	}
-	u := &setup{s: s, next: c.next, before: c.next.Validate()}
+	u := &setup{s: s, next: c.next, before: c.next.ValidateRedacted()}
 	fmt.Fprintln(s.c, "Enter keeps what stands in brackets. Ctrl-C leaves; nothing is changed before you say yes at the end.")
 	name, err := u.protocol()
 	if err == nil {
@@ -212,7 +212,7 @@ func (u *setup) set(q question, words []string) error {
 
 // problems are those of a tree that the candidate did not have.
 func (u *setup) problems(of *settings.Settings, which func(settings.Problem) bool) settings.Problems {
-	return slices.DeleteFunc(of.Validate(), func(p settings.Problem) bool {
+	return slices.DeleteFunc(of.ValidateRedacted(), func(p settings.Problem) bool {
 		return slices.Contains(u.before, p) || !which(p)
 	})
 }

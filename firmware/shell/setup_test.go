@@ -101,3 +101,21 @@ func TestSetupConflict(t *testing.T) {
 		t.Errorf("not what both admins set:\n%s", shown)
 	}
 }
+
+// TestCommitOwned: the owner's password, which the shell never sees, does not
+// stand in the way of a commit.
+func TestCommitOwned(t *testing.T) {
+	n := apitest.New(t)
+	n.Start(t)
+	o := options(n)
+	hash, _ := o.Hash("correct horse battery")
+	if err := o.API.Call(t.Context(), api.MethodClaim, api.ClaimParams{Password: hash}, nil); err != nil {
+		t.Fatal(err)
+	}
+	converse(t, n, step{want: "culvert> ", keys: "set system hostname attic\r"}, step{want: "culvert*> ", keys: "commit\r"},
+		step{want: "Revision ", keys: "setup passthrough\r"}, step{want: "protocol: ", keys: "pptp\r"}, step{want: "pptp [on]: ", keys: "off\r"},
+		step{want: "[y/N] ", keys: "y\r"}, step{want: "Revision ", keys: "exit\r"})
+	if s := n.Settings(); s.System.Hostname != "attic" || s.Passthrough.PPTP.Enabled || string(s.System.Admin.Password) != hash {
+		t.Errorf("after the commits: hostname %s, pptp %t, password %q", s.System.Hostname, s.Passthrough.PPTP.Enabled, s.System.Admin.Password)
+	}
+}
