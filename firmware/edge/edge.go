@@ -70,6 +70,9 @@ func New(o Options) *Edge {
 	return e
 }
 
+// loopbackDNS is where the router's own processes ask.
+var loopbackDNS = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 53)
+
 // uptime is the time since power-on; neither NTP nor suspend changes it.
 func uptime() time.Duration {
 	var ts unix.Timespec
@@ -123,7 +126,12 @@ func (e *Edge) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return e.dns.Run(ctx, l)
+		// For netd, which has to see the answers that the LAN's devices see.
+		own, err := dns.Listen(ctx, "lo", loopbackDNS)
+		if err != nil {
+			e.o.Log.Warn("edge: no DNS for the router itself", "err", err)
+		}
+		return e.dns.Run(ctx, dns.Listeners{UDP: append(l.UDP, own.UDP...), TCP: append(l.TCP, own.TCP...)})
 	})
 	lan := newKeeper(e.o.Log, "ssh", e.serveSSH(ctx, true))
 	wan := newKeeper(e.o.Log, "ssh on the WAN", e.serveSSH(ctx, false))

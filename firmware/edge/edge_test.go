@@ -175,6 +175,9 @@ func TestNetdDies(t *testing.T) {
 	if got := lookup(t, "printer.lan."); got != "192.168.1.10" {
 		t.Errorf("printer.lan is %s while netd is away", got)
 	}
+	if got := lookupAt(t, "127.0.0.1:53", "printer.lan."); got != "192.168.1.10" {
+		t.Errorf("printer.lan is %q to the router itself", got)
+	}
 	out, err := r.run(t, "", "", "admin@192.168.1.1", "show version")
 	if err == nil {
 		t.Error("status 0 while netd is away")
@@ -209,9 +212,11 @@ func TestAddressMoves(t *testing.T) {
 	k.expect("Culvert 0.1")
 }
 
-func lookup(t *testing.T, name string) string {
+func lookup(t *testing.T, name string) string { return lookupAt(t, "192.168.1.1:53", name) }
+
+func lookupAt(t *testing.T, server, name string) string {
 	t.Helper()
-	c, err := net.Dial("udp", "192.168.1.1:53")
+	c, err := net.Dial("udp", server)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,10 +3,7 @@ package edge
 import (
 	"context"
 	"crypto/rand"
-	"errors"
-	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"strings"
 	"time"
@@ -65,8 +62,8 @@ func (e *Edge) hostname() string {
 	return "culvert"
 }
 
-// resolve finds the IPv4 address of a name: a LAN device's, or what an
-// upstream says. It asks past the own forwarder, which listens on the LAN only.
+// resolve finds the IPv4 address of a name: a LAN device's, or what the
+// forwarder's cache or an upstream says.
 func (e *Edge) resolve(ctx context.Context, name string) (netip.Addr, error) {
 	c := e.cfg.Load()
 	if c == nil {
@@ -81,27 +78,11 @@ func (e *Edge) resolve(ctx context.Context, name string) (netip.Addr, error) {
 			return n.Addr, nil
 		}
 	}
-	if len(c.Upstreams) == 0 {
-		return netip.Addr{}, errors.New("no name server is known yet")
-	}
-	next := 0
-	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		u := c.Upstreams[next%len(c.Upstreams)]
-		next++
-		var d net.Dialer
-		return d.DialContext(ctx, network, netip.AddrPortFrom(u, 53).String())
-	}}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	as, err := r.LookupNetIP(ctx, "ip4", strings.TrimSuffix(name, ".")+".")
-	var de *net.DNSError
-	switch {
-	case errors.As(err, &de) && de.IsNotFound:
-		return netip.Addr{}, errors.New("there is no such name")
-	case err != nil:
-		return netip.Addr{}, fmt.Errorf("no name server answered (%v)", c.Upstreams)
-	case len(as) == 0:
-		return netip.Addr{}, errors.New("the name has no IPv4 address")
+	as, _, err := e.dns.Lookup(ctx, name)
+	if err != nil {
+		return netip.Addr{}, err
 	}
-	return as[0].Unmap(), nil
+	return as[0], nil
 }
