@@ -1,6 +1,9 @@
 package api
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // PassthroughCounters is what table ip, which carries native IPsec, counts and
 // holds. Counts of ESP are of the SPIs that it holds now.
@@ -17,6 +20,8 @@ type PassthroughCounters struct {
 	Bindings    uint64 `json:"bindings"`
 	Corrections uint64 `json:"corrections"`
 	MostDevices int    `json:"most_devices"`
+	// Names are the DNS names in lists of servers.
+	Names []ServerName `json:"names,omitempty"`
 	// Dropped is who sent more of something new (IKE SAs, SPIs, servers) than a
 	// device may, Crowding who has more than a quarter of a set: nothing new of
 	// theirs is learned.
@@ -48,6 +53,17 @@ type ServerCounters struct {
 	SPIsIn    int    `json:"spis_in"` // of the server's
 	PktsIn    uint64 `json:"packets_in"`
 	BytesIn   uint64 `json:"bytes_in"` // before copying
+}
+
+// ServerName is a DNS name of VPN servers.
+type ServerName struct {
+	Name      string       `json:"name"`
+	Addresses []netip.Addr `json:"addresses"` // of the last answer
+	// Held are those of earlier answers that count all the same.
+	Held     []netip.Addr   `json:"held,omitempty"`
+	Resolved *time.Duration `json:"resolved,omitempty"` // how long ago; nil: never
+	Next     time.Duration  `json:"next"`               // until it is asked again
+	Problem  string         `json:"problem,omitempty"`  // of the last lookup
 }
 
 // SetFill is how full a set of table ip is, in elements.

@@ -156,6 +156,7 @@ func (d *daemon) commitSettings(ctx context.Context, candidate *settings.Setting
 			p.Message = "lan address " + candidate.LAN.Address.String() + ", set by hand"
 		}
 	}
+	defer d.servers.prepare(ctx, candidate.Passthrough.ServerNames())()
 	next, changed, err := d.commits.Commit(ctx, base, candidate, d.meta(author, p.Message), wait)
 	if err != nil {
 		return nil, d.commitError(err, base)

@@ -86,6 +86,7 @@ type daemon struct {
 	edges *edges
 
 	tunnels *tunnels
+	servers *serverNames
 
 	wake    chan struct{}
 	applyMu sync.Mutex      // one change of kernel and services at a time
@@ -148,6 +149,7 @@ func run(ctx context.Context, files folders, log *slog.Logger) error {
 	}
 	defer d.store.Close()
 	d.restoreClock()
+	d.servers = newServerNames(d)
 	ticks, err := d.openKernel(ctx)
 	if err != nil {
 		return err
@@ -165,6 +167,7 @@ func run(ctx context.Context, files folders, log *slog.Logger) error {
 	g.Go(func() error { return d.planLoop(ctx) })
 	g.Go(func() error { return d.tunnels.run(ctx) })
 	g.Go(func() error { return d.watchHolders(ctx) })
+	g.Go(func() error { return d.servers.resolver.Run(ctx) })
 	g.Go(func() error { return d.serveAPI(ctx, ln) })
 	err = g.Wait()
 	d.wan.set(context.Background(), nil, facts.Link{})

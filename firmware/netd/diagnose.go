@@ -25,6 +25,9 @@ const (
 
 // diagnose is api.MethodDiagnose.
 func (d *daemon) diagnose(ctx context.Context, _ api.Peer, p api.DiagnoseParams) (*api.Diagnosis, error) {
+	if found := d.servers.refresh(ctx, p.ServerName); len(found) > 0 && !slices.Contains(found, p.Server) {
+		p.Server = found[0] // who asked was told another of its addresses
+	}
 	s, err := d.diagnosed(p)
 	if err != nil {
 		return nil, err
@@ -91,6 +94,11 @@ func (d *daemon) refusals(s *diagnose.Seen) {
 		}
 	}
 	for _, r := range plan.Refusals(want.Settings, want.Facts, s.Device, macOf(s.Device.String()), s.Server) {
+		for _, p := range want.Settings.Passthrough.Protocols() {
+			if r.List == "servers" && p.Name == r.Protocol {
+				r.Why = d.servers.unknown(p.Servers)
+			}
+		}
 		s.Denied = append(s.Denied, diagnose.Denied(r))
 	}
 }

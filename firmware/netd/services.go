@@ -31,6 +31,7 @@ func (d *daemon) serve(ctx context.Context, want *plan.Desired) {
 			d.log.Error("passthrough ipsec copy off", "err", err)
 		}
 	}
+	d.servers.set(want.Settings.Passthrough.ServerNames(), want.DNS.Upstreams, want.WAN.Address.IsValid())
 	d.publish()
 }
 

@@ -83,6 +83,7 @@ func (d *daemon) problems() []string {
 	if p := d.clock.problem(); p != "" {
 		ps = append(ps, p)
 	}
+	ps = append(ps, d.servers.problems()...)
 	ps = append(ps, d.tunnels.problems()...)
 	fill := conntrackFill()
 	ps = append(ps, d.crowds(fill)...)
@@ -184,7 +185,7 @@ func (d *daemon) counters(context.Context, api.Peer, none) (*api.PassthroughCoun
 	}
 	c := &api.PassthroughCounters{
 		Servers: passthrough.Counters(native), Sets: []api.SetFill{},
-		SecondDevices: d.tunnels.admitted.Load(), Refused: d.tunnels.refused.Load(), MostDevices: mostShared,
+		Names: d.servers.status(), SecondDevices: d.tunnels.admitted.Load(), Refused: d.tunnels.refused.Load(), MostDevices: mostShared,
 		Bindings: d.tunnels.bindings.bound.Load(), Corrections: d.tunnels.bindings.ended.Load(),
 	}
 	sent, err := d.tunnels.learned(plan.Copies)

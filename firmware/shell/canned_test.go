@@ -53,6 +53,10 @@ func canned(n *apitest.Netd) {
 			},
 			Sets:          []api.SetFill{{Name: "assocs", Used: 4, Max: 4096}, {Name: "inbound", Used: 5, Max: 4096}},
 			SecondDevices: 2, Refused: 7, MostDevices: 64, Bindings: 2, Corrections: 1,
+			Names: []api.ServerName{
+				{Name: "none.example.com", Addresses: []netip.Addr{}, Next: 4 * time.Minute, Problem: "there is no such name"},
+				{Name: "vpn.example.com", Addresses: []netip.Addr{ip("198.51.100.9"), ip("198.51.100.12")}, Held: []netip.Addr{ip("203.0.113.7")}, Resolved: ago(12 * time.Second), Next: 48 * time.Second},
+			},
 			Dropped:  []api.Dropped{{Device: ip("192.168.1.100"), Name: "laptop", Packets: 19_936}},
 			Crowding: []netip.Addr{ip("192.168.1.100")},
 		},

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/culvert-fw/culvert/firmware/api"
 )
@@ -132,6 +133,42 @@ func writeCounters(w io.Writer, c api.PassthroughCounters, width int) {
 	for _, v := range c.Crowding {
 		fmt.Fprint(w, wrap(fmt.Sprintf("%s has more than a quarter of a set; nothing new of it is learned until it has less.", addr(v)), "", min(width, 80)))
 	}
+	writeNames(w, c.Names, width)
 	fmt.Fprint(w, wrap(fmt.Sprintf("Since the network manager started: %d further devices let in to a server that had one, %d packets of further devices refused (a server has at most %d); %d SPIs found to be one device's, %d of these findings withdrawn.",
 		c.SecondDevices, c.Refused, c.MostDevices, c.Bindings, c.Corrections), "", min(width, 80)))
+}
+
+// writeNames tells what DNS says of the servers that lists name. Addresses in
+// brackets are those of earlier answers that count all the same.
+func writeNames(w io.Writer, names []api.ServerName, width int) {
+	if len(names) == 0 {
+		return
+	}
+	t := newTable("NAME", "ADDRESSES", ">RESOLVED", ">NEXT")
+	for _, v := range names {
+		var as []string
+		for _, a := range v.Addresses {
+			as = append(as, addr(a))
+		}
+		for _, a := range v.Held {
+			as = append(as, "("+addr(a)+")")
+		}
+		resolved := "never"
+		if v.Resolved != nil {
+			resolved = age(v.Resolved.Truncate(time.Second)) + " ago"
+		}
+		t.add(v.Name, dash(strings.Join(as, " ")), resolved, "in "+age(v.Next.Truncate(time.Second)))
+	}
+	if t.fits(width) {
+		t.write(w, width)
+	} else {
+		for _, r := range t.rows {
+			fmt.Fprint(w, wrap(fmt.Sprintf("%s: %s, resolved %s, again %s", r[0], r[1], r[2], r[3]), "  ", width))
+		}
+	}
+	for _, v := range names {
+		if v.Problem != "" {
+			fmt.Fprint(w, wrap(v.Name+" does not resolve: "+v.Problem, "", width))
+		}
+	}
 }

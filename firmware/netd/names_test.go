@@ -1,0 +1,282 @@
+package netd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/culvert-fw/culvert/firmware/api"
+	"github.com/culvert-fw/culvert/firmware/diagnose"
+	"github.com/culvert-fw/culvert/firmware/plan"
+	"github.com/culvert-fw/culvert/firmware/rawudp/nstest"
+	"github.com/culvert-fw/culvert/firmware/resolve"
+	"github.com/culvert-fw/culvert/firmware/settings"
+)
+
+// nameServer is the provider's: it says what is in a file.
+type nameServer struct {
+	r    *testRouter
+	file string
+	run  *nstest.Daemon
+}
+
+func newNameServer(r *testRouter, hosts string) *nameServer {
+	n := &nameServer{r: r, file: r.t.TempDir() + "/hosts"}
+	n.write(hosts)
+	n.start()
+	return n
+}
+
+func (n *nameServer) write(hosts string) {
+	if err := os.WriteFile(n.file, []byte(hosts), 0o644); err != nil {
+		n.r.t.Fatal(err)
+	}
+}
+
+func (n *nameServer) start() {
+	n.run = n.r.isp.Start("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--no-resolv", "--no-hosts", "--addn-hosts="+n.file,
+		"--local-ttl=1", "--local=/example.com/", "--listen-address=203.0.113.1", "--bind-interfaces", "--pid-file", "--log-facility=-")
+	n.run.Expect(0, "read "+n.file)
+}
+
+// says changes the answers.
+func (n *nameServer) says(hosts string) {
+	n.r.t.Helper()
+	n.write(hosts)
+	at := len(n.run.Output())
+	n.run.Signal(syscall.SIGHUP)
+	n.run.Expect(at, "read "+n.file)
+}
+
+func (r *testRouter) serverName(name string) api.ServerName {
+	r.t.Helper()
+	var c api.PassthroughCounters
+	if err := r.call(api.MethodCounters, nil, &c); err != nil {
+		r.t.Fatal(err)
+	}
+	i := slices.IndexFunc(c.Names, func(n api.ServerName) bool { return n.Name == name })
+	if i < 0 {
+		return api.ServerName{}
+	}
+	return c.Names[i]
+}
+
+// pptp dials the control port of a server from the LAN.
+func (r *testRouter) pptp(server string) (conn net.Conn, err error) {
+	within(r.t, r.pc, func() error {
+		conn, err = net.DialTimeout("tcp4", server+":1723", 5*time.Second)
+		return nil
+	})
+	if err == nil {
+		r.t.Cleanup(func() { conn.Close() })
+		conn.SetDeadline(time.Now().Add(time.Minute))
+	}
+	return conn, err
+}
+
+func echoes(t *testing.T, c net.Conn, what string) {
+	t.Helper()
+	b := make([]byte, 4)
+	if _, err := c.Write([]byte("ping")); err != nil {
+		t.Errorf("%s: %v", what, err)
+	} else if _, err := io.ReadFull(c, b); err != nil {
+		t.Errorf("%s: %v", what, err)
+	}
+}
+
+// TestServerNames takes a name from its first lookup over a move to another
+// address and a restart to one that nobody answers for.
+func TestServerNames(t *testing.T) {
+	const first, second = "198.51.100.1", "198.51.100.2"
+	r := newRouter(t, "203.0.113", "passthrough pptp servers vpn.example.com")
+	dns := newNameServer(r, first+" vpn.example.com\n"+second+" other.example.com\n")
+	for _, a := range []string{first, second} {
+		r.isp.Run("ip", "addr", "add", a+"/32", "dev", "lo")
+		var l net.Listener
+		within(t, r.isp, func() (err error) { l, err = net.Listen("tcp4", a+":1723"); return err })
+		t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go io.Copy(c, c)
+			}
+		}()
+	}
+	r.pc.Run("ip", "addr", "add", "192.168.1.50/24", "dev", "pc0")
+	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
+	r.online()
+	leads := func(want string) {
+		t.Helper()
+		r.until("the name leads to "+want, func() error {
+			v := r.serverName("vpn.example.com")
+			if got := fmt.Sprint(v.Addresses, v.Held); got != want || v.Problem != "" || v.Resolved == nil {
+				return fmt.Errorf("%+v", v)
+			}
+			return nil
+		})
+	}
+	refused := func(server string) {
+		t.Helper()
+		if _, err := r.pptp(server); !errors.Is(err, unix.EHOSTUNREACH) {
+			t.Errorf("%s: %v", server, err)
+		}
+	}
+	reach := func(server string) (c net.Conn) {
+		t.Helper()
+		r.until(server+" is reached", func() (err error) { c, err = r.pptp(server); return err })
+		return c
+	}
+	leads("[" + first + "] []")
+	running := reach(first)
+	refused(second)
+	chains := nftables("-a", "list", "chain", "inet", "culvert", "forward")
+
+	dns.says(second + " vpn.example.com other.example.com\n")
+	leads("[" + second + "] [" + first + "]")
+	after := reach(second)
+	echoes(t, running, "the tunnel to where the name led before")
+	if now := nftables("-a", "list", "chain", "inet", "culvert", "forward"); now != chains {
+		t.Errorf("the chains were written anew:\n%s\nbefore:\n%s", now, chains)
+	}
+	var d api.Diagnosis
+	asked := api.DiagnoseParams{Device: "192.168.1.50", Server: netip.MustParseAddr("198.51.100.77"), ServerName: "VPN.example.com", Protocol: "pptp"}
+	if err := r.call(api.MethodDiagnose, asked, &d); err != nil || d.Cause == diagnose.NotAllowed {
+		t.Errorf("the name covers the server, and diagnose says %+v, %v", d, err)
+	}
+
+	// A commit that names it otherwise ends nothing.
+	s, base := r.candidate("passthrough pptp servers other.example.com")
+	if _, err := r.commit(base, s, 0); err != nil {
+		t.Fatal(err)
+	}
+	if set := nftables("list", "set", "inet", "culvert", "pptp_servers"); !strings.Contains(set, second) || strings.Contains(set, first) {
+		t.Errorf("right after the commit: %s", set)
+	}
+	echoes(t, after, "the tunnel to where both names lead")
+	refused(first)
+
+	// Nobody answers any more, and netd starts anew: it goes on with what it knew.
+	dns.run.Stop()
+	r.stop()
+	r.start()
+	if set := nftables("list", "set", "inet", "culvert", "pptp_servers"); !strings.Contains(set, second) {
+		t.Errorf("after a restart: %s", set)
+	}
+	echoes(t, after, "the tunnel after a restart")
+	r.until("the failure is told", func() error {
+		v := r.serverName("other.example.com")
+		if v.Problem != "no name server answers" || fmt.Sprint(v.Addresses) != "["+second+"]" || v.Resolved == nil {
+			return fmt.Errorf("%+v", v)
+		}
+		return nil
+	})
+	reach(second)
+
+	// A name that does not exist names nobody.
+	dns.start()
+	s, base = r.candidate("passthrough pptp servers none.example.com")
+	if _, err := r.commit(base, s, 0); err != nil {
+		t.Fatal(err)
+	}
+	refused(second)
+	asked.Server, asked.ServerName = netip.MustParseAddr(second), ""
+	if err := r.call(api.MethodDiagnose, asked, &d); err != nil || d.Cause != diagnose.NotAllowed || !strings.Contains(d.Text, "none.example.com in it has no address: there is no such name") {
+		t.Errorf("%+v, %v", d, err)
+	}
+}
+
+// TestNameProblem: people are told of a name that leads nowhere, after a while.
+func TestNameProblem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := settings.Default()
+		for _, p := range []string{"pptp", "ipsec"} {
+			change(t, s, []string{"passthrough " + p + " servers vpn.example.com 198.51.100.1"})
+		}
+		n := &serverNames{d: &daemon{want: &plan.Desired{Settings: s}, log: slog.New(slog.DiscardHandler)}, online: true}
+		addrs, err := []netip.Addr(nil), errors.New("no name server answers")
+		n.resolver = resolve.New(resolve.Options{Emit: func() {}, Lookup: func(context.Context, string) ([]netip.Addr, time.Duration, error) {
+			return addrs, time.Minute, err
+		}})
+		ctx, stop := context.WithCancel(t.Context())
+		defer synctest.Wait()
+		defer stop()
+		go n.resolver.Run(ctx)
+		n.resolver.SetNames(s.Passthrough.ServerNames())
+		time.Sleep(namesPatience - time.Second)
+		if got := n.problems(); len(got) != 0 {
+			t.Errorf("too soon: %q", got)
+		}
+		time.Sleep(2 * time.Second)
+		want := "vpn.example.com in passthrough pptp servers, passthrough ipsec servers has no address: no name server answers. " +
+			"Fix: correct it there; or, where no name resolves, set dns upstreams 9.9.9.9; commit"
+		if got := n.problems(); len(got) != 1 || got[0] != want {
+			t.Errorf("told: %q", got)
+		}
+		n.online = false
+		if got := n.problems(); len(got) != 0 {
+			t.Errorf("without the Internet: %q", got)
+		}
+		n.online, addrs, err = true, []netip.Addr{netip.MustParseAddr("198.51.100.9")}, nil
+		n.resolver.Kick()
+		synctest.Wait()
+		if got := n.problems(); len(got) != 0 {
+			t.Errorf("it resolves: %q", got)
+		}
+	})
+}
+
+// TestLookupAsksEdge: the router believes what its own forwarder says, which
+// is what the devices are told; the upstreams only while that is away.
+func TestLookupAsksEdge(t *testing.T) {
+	nstest.Require(t, "dnsmasq", "nsenter")
+	nstest.IP(t, "link set lo up\naddr add 198.51.100.53/32 dev lo")
+	t.Cleanup(func() { nstest.IP(t, "addr del 198.51.100.53/32 dev lo") })
+	serve := func(addr, says string) *exec.Cmd {
+		c := exec.Command("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--no-resolv", "--no-hosts", "--pid-file",
+			"--listen-address="+addr, "--bind-interfaces", "--local=/example.com/", "--host-record=vpn.example.com,"+says+",60")
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+		return c
+	}
+	edge := serve("127.0.0.1", "192.0.2.1")
+	serve("198.51.100.53", "192.0.2.2")
+	n := newServerNames(&daemon{files: folders{run: t.TempDir()}, log: slog.New(slog.DiscardHandler)})
+	n.set(nil, []netip.Addr{netip.MustParseAddr("198.51.100.53")}, true)
+	says := func(want string) {
+		t.Helper()
+		var got []netip.Addr
+		var err error
+		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			if got, _, err = n.lookup(t.Context(), "vpn.example.com"); err == nil && fmt.Sprint(got) == want {
+				return
+			}
+		}
+		t.Fatalf("%v, %v; want %s", got, err, want)
+	}
+	says("[192.0.2.1]")
+	if _, _, err := n.lookup(t.Context(), "none.example.com"); !errors.Is(err, resolve.ErrNone) || err.Error() != "there is no such name" {
+		t.Errorf("no such name: %v", err)
+	}
+	edge.Process.Kill()
+	edge.Wait()
+	says("[192.0.2.2]")
+}
