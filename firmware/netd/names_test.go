@@ -102,6 +102,8 @@ func echoes(t *testing.T, c net.Conn, what string) {
 // address and a restart to one that nobody answers for.
 func TestServerNames(t *testing.T) {
 	const first, second = "198.51.100.1", "198.51.100.2"
+	nstest.Require(t, "nft", "dnsmasq", "nsenter")
+	nstest.IP(t, "link set lo up") // as on a router, so that it shows at once that edge is away
 	r := newRouter(t, "203.0.113", "passthrough pptp servers vpn.example.com")
 	dns := newNameServer(r, first+" vpn.example.com\n"+second+" other.example.com\n")
 	for _, a := range []string{first, second} {
