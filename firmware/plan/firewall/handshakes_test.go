@@ -59,6 +59,7 @@ func handshakes() []packet {
 		{"WireGuard keepalive", "wireguard", cat(4, 0, 0, 0, noise(28))},
 		{"OpenVPN data", "openvpn", cat(0x48, 0, 0, 5, noise(100))},
 		{"OpenVPN data with the third key", "openvpn", cat(0x4a, 0, 1, 5, noise(60))},
+		{"OpenVPN data between two peers", "openvpn", cat(0x4f, "vpn", noise(60))},
 		{"OpenVPN 2.5 with tls-crypt-v2", "openvpn", cat(0x50, noise(8), uint32(1), now, noise(37), noise(299))},
 		{"OpenVPN 2.6 with tls-crypt-v2", "openvpn", cat(0x50, noise(8), uint32(0x0f000001), now, noise(37), noise(700))},
 	}
@@ -106,6 +107,7 @@ func others() []packet {
 		{"L2TP", "", cat(0xc8, 2, uint16(100), uint32(0), uint32(0), noise(88))},
 		{"GTP", "", cat(0x30, 0xff, uint16(100), noise(104))}, {"VXLAN", "", cat(8, 0, 0, 0, 0, 0, 7, 0, noise(60))},
 		{"syslog", "", cat("<38>Nov 21 17:00:00 host app: text")},
+		{"a short text that begins with 8", "", cat("8 times a text")},
 		{"a text that begins with 8", "", cat("8" + strings.Repeat("text ", 11)[:53])},
 		{"AmneziaWG", "", cat(0x5c, 0x11, 0x02, 0x33, noise(160))}, {"WireGuard of WARP", "", cat(1, 0x11, 0x22, 0x33, noise(144))},
 		{"OpenVPN behind XOR", "", noise(54)},

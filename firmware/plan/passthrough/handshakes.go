@@ -77,7 +77,7 @@ func handshakePart(part *Part, s *settings.Settings, all []limit, n Network) {
 		}
 		u, resets := openVPNUDP(r)
 		udp.Rules = append(udp.Rules, u...)
-		data = append(data, openVPNData(r))
+		data = append(data, openVPNData(r)...)
 		t, tresets := openVPNTCP(r)
 		tcp.Rules = append(tcp.Rules, t...)
 		part.Chains = append(part.Chains, resets, tresets)
@@ -124,9 +124,14 @@ func wireGuardData(r refusal) rs.Rule {
 	return rs.R(r.why, rs.New, rs.UDPBlocks{Size: 16}, inUDP(0, 4, 0, 4<<24), r.udp)
 }
 
-// openVPNData is that of a peer ID below 65536.
-func openVPNData(r refusal) rs.Rule {
-	return rs.R(r.why, rs.New, udpOf(leastDataV2, 65535-8), inUDP(0, 2, (0xff&^keyID)<<8|0xff, dataV2<<8), r.udp)
+// openVPNData is that of a peer ID below 65536, which servers give out, and of
+// the one that two peers agree on (src/openvpn/ssl_ncp.c).
+func openVPNData(r refusal) []rs.Rule {
+	data := func(peer rs.Expr) rs.Rule { return rs.R(r.why, rs.New, udpOf(leastDataV2, 65535-8), peer, r.udp) }
+	return []rs.Rule{
+		data(inUDP(0, 2, (0xff&^keyID)<<8|0xff, dataV2<<8)),
+		data(inUDP(0, 4, (0xff&^keyID)<<24|0xffffff, dataV2<<24|0x76706e)),
+	}
 }
 
 // Opcodes of OpenVPN in the upper 5 bits of the first byte, with the key ID in
