@@ -37,6 +37,7 @@ type tunnels struct {
 	d        *daemon
 	rules    *nft.Conn
 	bindings *bindings
+	door     door
 
 	mu    sync.Mutex
 	since map[pair]time.Time // first seen
@@ -48,7 +49,7 @@ type tunnels struct {
 }
 
 func newTunnels(d *daemon) *tunnels {
-	t := &tunnels{d: d, rules: nft.New(nft.Options{}), since: map[pair]time.Time{}, last: map[pair]time.Time{}, ah: map[pair]time.Time{}}
+	t := &tunnels{d: d, rules: nft.New(nft.Options{}), door: door{wake: make(chan struct{}, 1)}, since: map[pair]time.Time{}, last: map[pair]time.Time{}, ah: map[pair]time.Time{}}
 	t.bindings = newBindings(t)
 	return t
 }
@@ -128,6 +129,7 @@ func (t *tunnels) run(ctx context.Context) error {
 	defer stop()
 	go t.watch(ctx)
 	go t.watchShares(ctx)
+	go t.admitAll(ctx)
 	go t.bindings.run(ctx)
 	return l.Run(ctx, func(p nflog.Packet) {
 		if len(p.Data) < 20 {
@@ -137,9 +139,7 @@ func (t *tunnels) run(ctx context.Context) error {
 		from := pair{server: at(16), device: at(12)}
 		switch p.Prefix {
 		case plan.LogSecond:
-			if err := t.admit(ctx, from); err != nil && ctx.Err() == nil {
-				t.d.log.Error("a device of a shared IPsec server", "err", err)
-			}
+			t.door.knock(from)
 		case plan.LogAH:
 			t.refusedAH(from)
 		default:
@@ -161,50 +161,6 @@ func (t *tunnels) refusedAH(p pair) {
 	t.ah[p] = time.Now()
 	t.d.log.Warn("AH (IP protocol 51) can't cross NAT, because it signs the addresses that NAT rewrites: refused. Configure ESP in the VPN of both ends",
 		"device", p.device, "server", p.server)
-}
-
-// admit lets a further device of a server in: first the copies, then its
-// packets.
-func (t *tunnels) admit(ctx context.Context, p pair) error {
-	devices, err := t.look()
-	if err != nil {
-		return err
-	}
-	all := devices[p.server]
-	t.d.mu.Lock()
-	i := slices.IndexFunc(t.d.facts.Shared, func(a facts.Association) bool { return a.Server == p.server })
-	if i >= 0 {
-		all = append(slices.Clone(all), t.d.facts.Shared[i].Devices...)
-	}
-	known := i >= 0 && slices.Contains(t.d.facts.Shared[i].Devices, p.device)
-	t.d.mu.Unlock()
-	if !known {
-		all = append(slices.Clone(all), p.device)
-		slices.SortFunc(all, netip.Addr.Compare)
-		all = slices.Compact(all)
-		if len(all) > mostShared {
-			t.refused.Add(1)
-			t.d.log.Warn("too many devices of one IPsec server", "server", p.server, "device", p.device, "most", mostShared)
-			return nil
-		}
-		t.d.log.Info("several devices talk to one IPsec server", "server", p.server, "devices", all)
-		t.share(facts.Association{Server: p.server, Devices: all})
-		t.d.applyMu.Lock()
-		err := t.d.converge(ctx)
-		t.d.applyMu.Unlock()
-		if err != nil {
-			return err
-		}
-	}
-	err = t.rules.Learn(plan.LearnedSet(plan.Assocs), ruleset.Element{Key: ruleset.Cat(ruleset.Addr(p.server), ruleset.Addr(p.device))})
-	if errors.Is(err, unix.ENOENT) {
-		return nil // the switch was turned off meanwhile
-	}
-	if err == nil && !known {
-		t.admitted.Add(1)
-	}
-	_, lookErr := t.look()
-	return errors.Join(err, lookErr)
 }
 
 // share puts a server's devices into the facts; without devices it goes.

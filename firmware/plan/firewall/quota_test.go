@@ -128,6 +128,34 @@ func TestForgedServer(t *testing.T) {
 	pc.gets(pc.esp, server, espPacket(0x9999999, 20))
 }
 
+// TestSharedFloods: neither a device nor who forges a server fills what is kept
+// of bursts, by which owners are learned.
+func TestSharedFloods(t *testing.T) {
+	const short = 4000 // before the first are forgotten
+	n := newNetwork(t)
+	pc, nas, srv := newEnd(t, n.pc, "pc", pcIP), newEnd(t, n.nas, "nas", nasIP), newEnd(t, n.wan, "server", server)
+	both(pc, srv, server, 0x1111, 0xa1, 0xb1)
+	n.share(pcIP, nasIP)
+	for i := range short {
+		pc.send(pc.esp, server, espPacket(0x10000+uint32(i), 20))
+	}
+	if k := len(n.learned("said")); k > 100 {
+		t.Errorf("a device's SPIs take %d places", k)
+	}
+	for i := range short {
+		srv.send(srv.esp, wanIP, espPacket(0x10000+uint32(i), 20))
+	}
+	if k := len(n.learned("heard")); k > 100 {
+		t.Errorf("a server's SPIs take %d places", k)
+	}
+	for _, e := range []*end{pc, nas, srv} {
+		e.drain()
+	}
+	srv.send(srv.esp, wanIP, espPacket(0x9999999, 20))
+	pc.gets(pc.esp, server, espPacket(0x9999999, 20))
+	nas.gets(nas.esp, server, espPacket(0x9999999, 20))
+}
+
 // knows tells whether a key of the set begins with the address.
 func (n *network) knows(set, addr string) bool {
 	for _, e := range n.learned(set) {

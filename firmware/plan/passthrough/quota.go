@@ -86,13 +86,13 @@ func tell() rs.Rule {
 }
 
 // learnInbound is a server's new SPI, of a server that a device talks to. What
-// is not learned is delivered all the same.
+// is not learned is delivered all the same, but nobody looks whose it is.
 func learnInbound() []rs.Rule {
 	from := rs.Fields{rs.FieldSource}
 	return []rs.Rule{
 		rs.R("a new SPI", rs.In{Key: from, Set: servers}, rs.In{Key: from, Set: Crowding, Not: true},
 			rs.Meter{Set: serverRate, Key: from, Rate: newOfServer, Burst: burstOfServer},
-			rs.Learn{Set: Inbound, Key: rs.Fields{rs.FieldSource, rs.FieldSPI}, Counter: true}),
+			rs.Learn{Set: Inbound, Key: rs.Fields{rs.FieldSource, rs.FieldSPI}, Counter: true}, to(delivery)),
 	}
 }
 

@@ -201,14 +201,14 @@ func (n Network) early() []rs.Chain {
 		}, begin(to(newESP)))},
 		{Name: secondESP, Rules: n.second(rs.R("it goes out all the same", rs.Notrack{}, accept))},
 		{Name: knownESP, Rules: append(n.hear(), rs.R("lives on", append(livesOn(outbound), accept)...))},
-		{Name: newESP, Rules: append(n.hear(), learn("a new SPI", accept, []rs.Expr{rs.In{Key: sends.Key, Set: Sends, Not: true}}, append(livesOn(outbound), sends)...)...)},
+		{Name: newESP, Rules: learn("a new SPI", to(knownESP), []rs.Expr{rs.In{Key: sends.Key, Set: Sends, Not: true}}, sends)},
 		{Name: wanIKE, Rules: slices.Concat(others, []rs.Rule{
 			rs.R("by the initiator's SPI", rs.SetDestFrom{Key: rs.Fields{rs.FieldSource, rs.FieldCookieHigh, rs.FieldCookieLow}, Map: Cookies}, rs.Notrack{}, accept),
 		}, n.inbound())},
 		{Name: wanESP, Rules: slices.Concat(others, []rs.Rule{
 			// The lookup counts. A server of nobody teaches nothing.
 			rs.R("a known SPI", spi, to(delivery)),
-		}, learnInbound(), n.toOwner(), n.inbound())},
+		}, learnInbound(), n.inbound())},
 		{Name: delivery, Rules: append(n.toOwner(), n.inbound()...)},
 		n.errors(),
 	}
