@@ -230,6 +230,11 @@ func (d *daemon) openKernel(ctx context.Context) (*watch.Watcher, error) {
 	d.commits = confirm.New(confirm.Options[store.Meta]{
 		Store: revisions{d.store}, Confirmed: d.confirmed(), Apply: d.apply, Restore: d.restore, RolledBack: d.rolledBack, Log: d.log,
 	})
+	if d.running().LAN.DHCP.Enabled {
+		if err := d.takeLeases(); err != nil {
+			d.log.Warn("leases of before cannot be read", "err", err)
+		}
+	}
 	want, problems := d.plan(d.running())
 	if len(problems) > 0 {
 		return nil, fmt.Errorf("the settings can't be carried out: %w", problems)

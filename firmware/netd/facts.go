@@ -58,12 +58,25 @@ func (d *daemon) observed(t reconcile.Target) {
 
 // lanLeases takes the LAN's leases whenever they change.
 func (d *daemon) lanLeases(leases []dhcp4d.Lease) {
-	d.learn(func(f *facts.Facts) {
-		f.Leases = nil
-		for _, l := range leases {
-			f.Leases = append(f.Leases, facts.Lease{MAC: l.MAC, Addr: l.Addr, Name: l.Hostname, Expires: l.Expires, Static: l.Static})
-		}
-	})
+	d.learn(func(f *facts.Facts) { f.Leases = leased(leases) })
+}
+
+// takeLeases takes those of before the restart until the DHCP server tells of
+// them: the first plan must not refuse devices that are known by their MAC.
+func (d *daemon) takeLeases() error {
+	leases, err := leaseStore{d.leases}.Load()
+	now := time.Now()
+	leases = slices.DeleteFunc(leases, func(l dhcp4d.Lease) bool { return l.Expires.Before(now) })
+	slices.SortFunc(leases, func(a, b dhcp4d.Lease) int { return a.Addr.Compare(b.Addr) })
+	d.facts.Leases = leased(leases)
+	return err
+}
+
+func leased(leases []dhcp4d.Lease) (out []facts.Lease) {
+	for _, l := range leases {
+		out = append(out, facts.Lease{MAC: l.MAC, Addr: l.Addr, Name: l.Hostname, Expires: l.Expires, Static: l.Static})
+	}
+	return out
 }
 
 // planLoop plans anew whenever something was learnt.

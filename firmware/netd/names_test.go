@@ -1,6 +1,7 @@
 package netd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -20,11 +22,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/culvert-fw/culvert/firmware/api"
+	"github.com/culvert-fw/culvert/firmware/dhcp4d"
 	"github.com/culvert-fw/culvert/firmware/diagnose"
 	"github.com/culvert-fw/culvert/firmware/plan"
 	"github.com/culvert-fw/culvert/firmware/rawudp/nstest"
 	"github.com/culvert-fw/culvert/firmware/resolve"
 	"github.com/culvert-fw/culvert/firmware/settings"
+	"github.com/culvert-fw/culvert/firmware/store"
 )
 
 // nameServer is the provider's: it says what is in a file.
@@ -281,4 +285,52 @@ func TestLookupAsksEdge(t *testing.T) {
 	edge.Process.Kill()
 	edge.Wait()
 	says("[192.0.2.2]")
+}
+
+// TestLeaseOverRestart: a device that is known by its MAC keeps its rights
+// while netd starts anew, at every moment.
+func TestLeaseOverRestart(t *testing.T) {
+	r := newRouter(t, "203.0.113", "lan hosts phone mac 02:00:00:00:00:0b", "passthrough pptp devices phone")
+	r.online()
+	r.stop()
+	s, _, err := store.Open(filepath.Join(r.files.data, databaseFile), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = leaseStore{s.Bucket("leases")}.Save([]dhcp4d.Lease{
+		{MAC: "02:00:00:00:00:0b", Addr: netip.MustParseAddr("192.168.1.150"), Hostname: "phone", Expires: time.Now().Add(time.Hour)}})
+	if err := errors.Join(err, s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	known := func() error {
+		if set := nftables("list", "set", "inet", "culvert", "pptp_devices_hosts"); !strings.Contains(set, "02:00:00:00:00:0b . 192.168.1.150") {
+			return errors.New(set)
+		}
+		return nil
+	}
+	r.until("the lease is in the ruleset", known)
+	r.stop()
+	var changes bytes.Buffer
+	monitor := exec.Command("nft", "monitor", "destroy", "elements")
+	monitor.Stdout = &changes
+	if err := monitor.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(300 * time.Millisecond) // it has subscribed
+	r.start()
+	r.online()
+	r.until("the DHCP server tells of the lease", func() error {
+		var leases []api.Lease
+		if err := r.call(api.MethodLeases, nil, &leases); err != nil || len(leases) != 1 {
+			return fmt.Errorf("%v, %v", leases, err)
+		}
+		return known()
+	})
+	time.Sleep(time.Second)
+	monitor.Process.Kill()
+	monitor.Wait()
+	if strings.Contains(changes.String(), "pptp_devices") {
+		t.Errorf("taken away for a moment:\n%s", changes.String())
+	}
 }

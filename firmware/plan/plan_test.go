@@ -189,6 +189,7 @@ func TestInForce(t *testing.T) {
 func TestMovedLists(t *testing.T) {
 	s := settings.Default()
 	for _, words := range []string{
+		"lan groups kids members 192.168.1.11 192.168.1.32/28 nas",
 		"passthrough pptp devices 192.168.1.10 192.168.1.64/26 nas",
 		"passthrough pptp servers 192.168.1.10",
 	} {
@@ -196,11 +197,12 @@ func TestMovedLists(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p := InEffect(s, facts.Facts{LANMoved: netip.MustParsePrefix("192.168.77.1/24")}, Options{}).Passthrough.PPTP
-	if got, want := fmt.Sprint(p.Devices, p.Servers), "[192.168.77.10 192.168.77.64/26 nas] [192.168.1.10]"; got != want {
+	moved := InEffect(s, facts.Facts{LANMoved: netip.MustParsePrefix("192.168.77.1/24")}, Options{})
+	p := moved.Passthrough.PPTP
+	if got, want := fmt.Sprint(p.Devices, p.Servers, moved.LAN.Groups), "[192.168.77.10 192.168.77.64/26 nas] [192.168.1.10] map[kids:{[192.168.77.11 192.168.77.32/28 nas]}]"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
-	if s.Passthrough.PPTP.Devices[0] != "192.168.1.10" {
+	if s.Passthrough.PPTP.Devices[0] != "192.168.1.10" || s.LAN.Groups["kids"].Members[0] != "192.168.1.11" {
 		t.Error("the settings themselves changed")
 	}
 }
