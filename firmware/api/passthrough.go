@@ -22,6 +22,8 @@ type PassthroughCounters struct {
 	MostDevices int    `json:"most_devices"`
 	// Names are the DNS names in lists of servers.
 	Names []ServerName `json:"names,omitempty"`
+	// L2TPClashes are since netd started, the oldest first.
+	L2TPClashes []L2TPClash `json:"l2tp_clashes,omitempty"`
 	// Dropped is who sent more of something new (IKE SAs, SPIs, servers) than a
 	// device may, Crowding who has more than a quarter of a set: nothing new of
 	// theirs is learned.
@@ -35,6 +37,15 @@ type Dropped struct {
 	Device  netip.Addr `json:"device"`
 	Name    string     `json:"name,omitempty"`
 	Packets uint64     `json:"packets"`
+}
+
+// L2TPClash is a Tunnel ID that two devices chose for the same server.
+type L2TPClash struct {
+	Server netip.Addr `json:"server"`
+	Tunnel uint16     `json:"tunnel"`
+	Device netip.Addr `json:"device"` // the second
+	Owner  netip.Addr `json:"owner"`  // the first, which keeps it
+	Time   time.Time  `json:"time"`
 }
 
 // ServerCounters is the native ESP of a server.

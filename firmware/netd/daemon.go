@@ -87,6 +87,7 @@ type daemon struct {
 
 	tunnels *tunnels
 	servers *serverNames
+	l2tp    *l2tpTunnels
 
 	wake    chan struct{}
 	applyMu sync.Mutex      // one change of kernel and services at a time
@@ -138,7 +139,7 @@ func dropTime(groups []string, a slog.Attr) slog.Attr {
 
 func run(ctx context.Context, files folders, log *slog.Logger) error {
 	d := &daemon{log: log, files: files, wake: make(chan struct{}, 1), edges: &edges{subs: map[chan *api.EdgeConfig]bool{}}, init: &initClient{path: filepath.Join(files.run, filepath.Base(initctl.Socket))}}
-	d.wan, d.lan, d.tunnels = &wanClient{d: d}, &lanServer{d: d}, newTunnels(d)
+	d.wan, d.lan, d.tunnels, d.l2tp = &wanClient{d: d}, &lanServer{d: d}, newTunnels(d), newL2TPTunnels(d)
 	d.clock = &clock{d: d, options: ntp.Options{Set: ntp.SetClock, Slew: ntp.SlewClock}}
 	d.hostKey = sync.OnceValue(d.readHostKey)
 	if err := d.readBoard(); err != nil {
@@ -168,6 +169,7 @@ func run(ctx context.Context, files folders, log *slog.Logger) error {
 	g.Go(func() error { return d.tunnels.run(ctx) })
 	g.Go(func() error { return d.watchHolders(ctx) })
 	g.Go(func() error { return d.servers.resolver.Run(ctx) })
+	g.Go(func() error { return d.l2tp.run(ctx) })
 	g.Go(func() error { return d.serveAPI(ctx, ln) })
 	err = g.Wait()
 	d.wan.set(context.Background(), nil, facts.Link{})

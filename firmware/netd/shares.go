@@ -53,6 +53,10 @@ func (t *tunnels) checkShares() error {
 	}
 	var crowd []netip.Addr
 	for name, owner := range owners {
+		set := rules.IP.Set(name)
+		if set == nil { // native IPsec does not pass
+			return nil
+		}
 		list, err := t.learned(name)
 		if err != nil {
 			return err
@@ -62,7 +66,7 @@ func (t *tunnels) checkShares() error {
 			have[owner(e)]++
 		}
 		for a, n := range have {
-			if n > plan.Share(rules.IP.Set(name).Size) && !slices.Contains(crowd, a) {
+			if n > plan.Share(set.Size) && !slices.Contains(crowd, a) {
 				crowd = append(crowd, a)
 			}
 		}

@@ -85,6 +85,7 @@ func (d *daemon) problems() []string {
 	}
 	ps = append(ps, d.servers.problems()...)
 	ps = append(ps, d.tunnels.problems()...)
+	ps = append(ps, d.l2tp.problems()...)
 	fill := conntrackFill()
 	ps = append(ps, d.crowds(fill)...)
 	if fill.Max > 0 && fill.Used > fill.Max*9/10 {
@@ -187,6 +188,7 @@ func (d *daemon) counters(context.Context, api.Peer, none) (*api.PassthroughCoun
 		Servers: passthrough.Counters(native), Sets: []api.SetFill{},
 		Names: d.servers.status(), SecondDevices: d.tunnels.admitted.Load(), Refused: d.tunnels.refused.Load(), MostDevices: mostShared,
 		Bindings: d.tunnels.bindings.bound.Load(), Corrections: d.tunnels.bindings.ended.Load(),
+		L2TPClashes: d.l2tp.known(),
 	}
 	sent, err := d.tunnels.learned(plan.Copies)
 	if err != nil {

@@ -57,8 +57,9 @@ func canned(n *apitest.Netd) {
 				{Name: "none.example.com", Addresses: []netip.Addr{}, Next: 4 * time.Minute, Problem: "there is no such name"},
 				{Name: "vpn.example.com", Addresses: []netip.Addr{ip("198.51.100.9"), ip("198.51.100.12")}, Held: []netip.Addr{ip("203.0.113.7")}, Resolved: ago(12 * time.Second), Next: 48 * time.Second},
 			},
-			Dropped:  []api.Dropped{{Device: ip("192.168.1.100"), Name: "laptop", Packets: 19_936}},
-			Crowding: []netip.Addr{ip("192.168.1.100")},
+			Dropped:     []api.Dropped{{Device: ip("192.168.1.100"), Name: "laptop", Packets: 19_936}},
+			Crowding:    []netip.Addr{ip("192.168.1.100")},
+			L2TPClashes: []api.L2TPClash{{Server: ip("198.51.100.30"), Tunnel: 4711, Device: ip("192.168.1.101"), Owner: ip("192.168.1.100"), Time: now.Add(-time.Minute)}},
 		},
 		api.MethodProtection: api.Protection{
 			Address: ip("100.70.1.2"), Behind: "cgnat",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -105,7 +106,7 @@ func lastPacket(v api.Session) string {
 }
 
 func writeCounters(w io.Writer, c api.PassthroughCounters, width int) {
-	if len(c.Sets) == 0 {
+	if !slices.ContainsFunc(c.Sets, func(s api.SetFill) bool { return s.Name == "assocs" }) {
 		fmt.Fprintln(w, "Native IPsec does not pass: it is switched off, or there is no Internet address.")
 	}
 	if len(c.Servers) > 0 {
@@ -129,6 +130,9 @@ func writeCounters(w io.Writer, c api.PassthroughCounters, width int) {
 	}
 	for _, v := range c.Dropped {
 		fmt.Fprint(w, wrap(fmt.Sprintf("%s sent too much that is new at once: %d packets dropped.", strings.TrimSpace(v.Name+" "+addr(v.Device)), v.Packets), "", min(width, 80)))
+	}
+	for _, v := range c.L2TPClashes {
+		fmt.Fprint(w, wrap(fmt.Sprintf("%s chose L2TP Tunnel ID %d at %s, which %s has: it keeps it.", addr(v.Device), v.Tunnel, addr(v.Server), addr(v.Owner)), "", min(width, 80)))
 	}
 	for _, v := range c.Crowding {
 		fmt.Fprint(w, wrap(fmt.Sprintf("%s has more than a quarter of a set; nothing new of it is learned until it has less.", addr(v)), "", min(width, 80)))

@@ -230,6 +230,10 @@ func loadAt(fields ruleset.Fields, slot int) ([]expr.Any, error) {
 			out, n = append(out, meta(expr.MetaKeyOIFNAME, slot)...), 4
 		case ruleset.FieldEtherSource:
 			out, n = append(out, &expr.Payload{DestRegister: register(slot), Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6}), 2
+		case ruleset.FieldFirstSource:
+			out = append(out, original{&expr.Ct{Key: ctSourceIPv4, Register: register(slot)}})
+		case ruleset.FieldFirstSport:
+			out = append(out, original{&expr.Ct{Key: expr.CtKeyPROTOSRC, Register: register(slot)}})
 		default:
 			o, size, ok := headerField(f)
 			if !ok {

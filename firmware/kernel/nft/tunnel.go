@@ -41,6 +41,8 @@ func compileTunnel(e ruleset.Expr) ([]expr.Any, error) {
 		return join(immediate(e.To), []expr.Any{&expr.Dup{RegAddr: 1}}), nil
 	case ruleset.Learn:
 		return learn(e)
+	case ruleset.SetDport:
+		return setDport(e)
 	case ruleset.Meter:
 		return inEach(e.Set, dynsetUpdate, e.Key, &expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(e.Rate), Unit: expr.LimitTimeSecond, Burst: uint32(e.Burst)})
 	case ruleset.CountOver:
@@ -110,6 +112,10 @@ func headerField(f ruleset.Field) (offset, n uint32, ok bool) {
 		return icmpHeader + 28, 4, true
 	case ruleset.FieldQuotedCookieLow:
 		return icmpHeader + 32, 4, true
+	case ruleset.FieldTunnel:
+		return udpHeader + 2, 2, true
+	case ruleset.FieldTunnelLong:
+		return udpHeader + 4, 2, true
 	}
 	return 0, 0, false
 }
@@ -125,16 +131,12 @@ func learn(e ruleset.Learn) ([]expr.Any, error) {
 	if e.Counter {
 		d.Exprs = []expr.Any{&expr.Counter{}}
 	}
-	switch len(e.Data) {
-	case 0:
-	case 1:
+	if len(e.Data) > 0 {
 		data, err := loadAt(e.Data, 4)
 		if err != nil {
 			return nil, err
 		}
 		keys, d.SrcRegData = append(keys, data...), register(4)
-	default:
-		return nil, fmt.Errorf("data of %d fields", len(e.Data))
 	}
 	return append(keys, d), nil
 }

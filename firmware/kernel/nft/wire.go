@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
@@ -153,7 +152,7 @@ func (b *batch) newRule(chain string, n int, r ruleset.Rule) error {
 	end := h.nest(unix.NFTA_RULE_EXPRESSIONS)
 	start := len(h)
 	for _, e := range exprs {
-		d, err := expr.Marshal(b.family, e)
+		d, err := marshal(b.family, e)
 		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}

@@ -3,9 +3,10 @@
 package passthrough
 
 import (
+	"slices"
+
 	rs "github.com/culvert-fw/culvert/firmware/ruleset"
 	"github.com/culvert-fw/culvert/firmware/settings"
-	"slices"
 )
 
 // Names in the table.
@@ -74,8 +75,8 @@ type Part struct {
 
 // Rules gives the part for these settings.
 //
-// L2TP's many clients need nothing but masquerading, which gives each its own
-// port; IPsec with NAT-T neither; native ESP has table ip.
+// IPsec with NAT-T needs nothing but masquerading, which gives each device a
+// port of its own; native ESP and L2TP have table ip.
 func Rules(s *settings.Settings, n Network) Part {
 	var part Part
 	p, all := s.Passthrough, limits(s, n.Facts)
@@ -104,6 +105,9 @@ func Rules(s *settings.Settings, n Network) Part {
 			part.FromLAN = append(part.FromLAN, rs.R("passthrough pptp on", control, assign))
 			part.FromWAN = append(part.FromWAN, rs.R("passthrough pptp on", rs.DNATed{}, control, assign))
 		}
+	}
+	if i := slices.IndexFunc(all, func(l limit) bool { return l.name == "l2tp" }); i >= 0 {
+		l2tpPart(&part, all[i], p.L2TP.Ports, n)
 	}
 	subnetPart(&part, n)
 	refusePart(&part, p)

@@ -103,7 +103,7 @@ func IPsecTable(on bool, n Network) *rs.Table {
 
 // LearnedSet is the learned set of that name, for who reads it or adds to it.
 func LearnedSet(name string) rs.Set {
-	for _, s := range slices.Concat(Network{}.sets(), Network{}.quotaSets(), Network{}.ownerSets()) {
+	for _, s := range slices.Concat(Network{}.sets(), Network{}.quotaSets(), Network{}.ownerSets(), Network{}.l2tpSets()) {
 		if s.Name == name {
 			return s
 		}
@@ -294,7 +294,7 @@ func (n Network) copies(i int, a facts.Association) rs.Chain {
 // late is the other half of the translation: sources on the way out, and
 // copies, which were routed to their receivers but carry the WAN's address.
 func (n Network) late() rs.Chain {
-	return rs.Chain{Name: "late", Type: "filter", Hook: rs.Postrouting, Priority: 90, Rules: []rs.Rule{
+	return rs.Chain{Name: late, Type: "filter", Hook: rs.Postrouting, Priority: latePriority, Rules: []rs.Rule{
 		rs.R("LAN to Internet", rs.Untracked, rs.Oif{Name: n.WANDevice}, rs.Source{Prefix: n.LAN.Masked()}, rs.SetSource{Addr: n.WAN}),
 		rs.R("copies", rs.Untracked, rs.Oif{Name: n.LANDevice}, rs.Dest{Prefix: netip.PrefixFrom(n.WAN, 32)}, rs.SetDestNexthop{}),
 	}}
