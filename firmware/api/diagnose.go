@@ -13,7 +13,7 @@ type DiagnoseParams struct {
 	Device     string     `json:"device"` // address or name
 	Server     netip.Addr `json:"server"`
 	ServerName string     `json:"server_name,omitempty"` // as it was asked for, when that was a name
-	Protocol   string     `json:"protocol,omitempty"`    // "pptp", "l2tp", "ipsec"; "" is whatever the device tries
+	Protocol   string     `json:"protocol,omitempty"`    // "pptp", "l2tp", "ipsec", "sstp", "openvpn", "wireguard"; "" is whatever the device tries
 	// Watch waits for an attempt until its outcome is seen, at most half a
 	// minute; else only what the router remembers of the last one counts.
 	Watch bool `json:"watch,omitempty"`
@@ -38,7 +38,7 @@ type Diagnosis struct {
 
 // Evidence is one kind of packets between the device and the server.
 type Evidence struct {
-	Part       string        `json:"part"`            // "tcp 1723", "gre", "udp 500", "udp 4500", "udp 1701", "esp", "ah"
+	Part       string        `json:"part"`            // "tcp 1723", "gre", "udp 500", "udp 4500", "udp 1701", "esp", "ah", "tcp 443", "openvpn", "wireguard"
 	Ports      string        `json:"ports,omitempty"` // the device's and the server's, "50412>1723"
 	PacketsOut uint64        `json:"packets_out"`     // from the device
 	BytesOut   uint64        `json:"bytes_out"`

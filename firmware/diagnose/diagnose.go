@@ -25,10 +25,17 @@ const (
 	NATT    Part = "udp 4500" // IKE and ESP in UDP, RFC 3948
 	ESP     Part = "esp"
 	AH      Part = "ah"
+	SSTP    Part = "tcp 443" // TLS, and so any HTTPS too
+	// These two are known by their first packets, whatever their port.
+	OpenVPN   Part = "openvpn"
+	WireGuard Part = "wireguard"
 )
 
 // Protocols are those that can be diagnosed, by the names of their switches.
-var Protocols = []string{"pptp", "l2tp", "ipsec"}
+var Protocols = []string{"pptp", "l2tp", "ipsec", "sstp", "openvpn", "wireguard"}
+
+// protocolNames are they as people write them.
+var protocolNames = map[string]string{"pptp": "PPTP", "l2tp": "L2TP", "ipsec": "IPsec", "sstp": "SSTP", "openvpn": "OpenVPN", "wireguard": "WireGuard"}
 
 // Protocol is the switch that a part belongs to.
 func (p Part) Protocol() string {
@@ -37,12 +44,21 @@ func (p Part) Protocol() string {
 		return "pptp"
 	case L2TP:
 		return "l2tp"
+	case SSTP:
+		return "sstp"
+	case OpenVPN, WireGuard:
+		return string(p)
 	}
 	return "ipsec"
 }
 
 // text is the part in a sentence.
-func (p Part) text() string { return strings.ToUpper(string(p)) }
+func (p Part) text() string {
+	if name := protocolNames[string(p)]; name != "" {
+		return name
+	}
+	return strings.ToUpper(string(p))
+}
 
 // Of returns the part that an IP protocol and the server's port are.
 func Of(protocol uint8, port uint16) (Part, bool) {
@@ -55,6 +71,12 @@ func Of(protocol uint8, port uint16) (Part, bool) {
 		return IKE, true
 	case protocol == 17 && port == 4500:
 		return NATT, true
+	case protocol == 6 && port == 443:
+		return SSTP, true
+	case (protocol == 6 || protocol == 17) && port == 1194:
+		return OpenVPN, true
+	case protocol == 17 && port == 51820:
+		return WireGuard, true
 	case protocol == 47:
 		return GRE, true
 	case protocol == 50:
@@ -78,14 +100,42 @@ type Flow struct {
 	Last      time.Duration // since the last one; 0 also when nothing tells
 	// What follows is known of watched packets only.
 	Watched       bool
-	Arrived       uint64 // packets of the server at the WAN, whoever they are for
-	DataOut       uint64 // of the tunnel: PPP's payload, and its last Acks; ESP in UDP
+	Called        bool           // the server began: it calls a VPN server that the device is
+	Sent          string         // what the device sent last, as the protocol's RFC calls it
+	Held          bool           // nothing of what the device sent left at the WAN
+	Arrived       uint64         // packets of the server at the WAN, whoever they are for
+	Stray         uint64         // answers at the WAN that came from elsewhere than was called:
+	StrayFrom     netip.AddrPort // from here; port 0 where the protocol has none
+	DataOut       uint64         // of the tunnel: PPP's payload, and its last Acks; ESP in UDP
 	DataIn        uint64
+	Sizes         Sizes
 	Reset         bool   // TCP: the server closed what it had not opened
+	Closed        bool   // TCP: one end closed what was open
+	Alert         string // TLS: who ended the handshake, and why
 	LoginRefused  bool   // PPP: CHAP or PAP failure
 	IKEv1         bool   // IKE of version 1
+	Windows       bool   // IKE: who began it is Windows
+	Certificates  bool   // IKE: certificates were asked for or sent
+	ServerNAT     bool   // IKE: the server's own address is not the one that was called
+	ClientNAT     bool   // IKE: the server sees another address than the WAN's
 	Authenticated bool   // IKE: the server answered the exchange that ends the negotiation
 	Unreachable   string // who said in ICMP that the packets can't go on, and why
+}
+
+// Sizes tell whether it is their size that packets of a tunnel get lost by.
+// Those that came so close behind each other that nobody knows which one was
+// answered are not among them.
+type Sizes struct {
+	Since         time.Duration // since the first packet
+	Big           uint64        // packets of the device of bigPacket bytes and more, answered or not
+	BigLost       uint64        // of them those that nothing came back after
+	BigAnswered   uint64
+	SmallAnswered uint64
+	Lost, Passed  uint64        // bytes: the least that was lost of the big ones, the most that was answered
+	Losing        time.Duration // since the first that was lost
+	MTU           int           // what somebody said in ICMP that fits, 0: nobody did
+	MTUFrom       netip.Addr
+	Oversize      uint64 // packets that were larger all the same, a second later and more
 }
 
 // Denied is a protocol that is on, but not for this device or this server.
@@ -157,21 +207,26 @@ func Judge(s Seen) api.Diagnosis {
 			Uncounted: f.Uncounted, Age: f.Age, Last: f.Last, Watched: f.Watched,
 		})
 	}
-	if v.cause != Up && v.cause != NoWAN && v.cause != Off && v.cause != NotAllowed {
+	switch v.cause {
+	case Up, NoWAN, Off, NotAllowed:
+	default:
 		d.Hints = c.hints(v)
 	}
 	return d
 }
 
-// tried is the protocol that the device tried last, "" when it tried none.
+// tried is the protocol that the device tried last, "" when it tried none. What
+// goes to TCP 443 counts when there is nothing else: a VPN server may well have
+// a web page.
 func (s *Seen) tried() string {
 	var best *Flow
 	for i := range s.Flows {
 		f := &s.Flows[i]
-		if f.Out.Packets == 0 && !f.Uncounted || !s.wanted(f.Part.Protocol()) {
+		if f.Out.Packets == 0 && !f.Uncounted && !f.Called || !s.wanted(f.Part.Protocol()) {
 			continue
 		}
-		if best == nil || f.Watched && !best.Watched || f.Watched == best.Watched && f.Age < best.Age {
+		newer := best != nil && (f.Watched && !best.Watched || f.Watched == best.Watched && f.Age < best.Age)
+		if best == nil || best.Part == SSTP && f.Part != SSTP || newer && (f.Part != SSTP || best.Part == SSTP) {
 			best = f
 		}
 	}
@@ -187,17 +242,22 @@ func (s *Seen) wanted(protocol string) bool {
 	return s.Protocol == "" || s.Protocol == protocol || s.Protocol == "l2tp" && protocol == "ipsec"
 }
 
+// asked is the server as it was asked for.
+func (c *judge) asked() string {
+	if c.ServerName != "" {
+		return c.ServerName
+	}
+	return c.Server.String()
+}
+
 // hints are what may contribute.
 func (c *judge) hints(v verdict) []string {
 	var hs []string
 	if v.settled && c.Watched == 0 {
-		server := c.ServerName
-		if server == "" {
-			server = c.Server.String()
-		}
-		hs = append(hs, fmt.Sprintf("This is of the last attempt. To watch a new one: diagnose vpn %s %s live", c.device(), server))
+		hs = append(hs, fmt.Sprintf("This is of the last attempt. To watch a new one: diagnose vpn %s %s live", c.device(), c.asked()))
 	}
 	switch {
+	case v.cause == CGNAT || v.cause == DoubleNAT:
 	case cgnat.Contains(c.WAN):
 		hs = append(hs, fmt.Sprintf("The WAN address %s is shared by the provider's customers (carrier-grade NAT, RFC 6598), whose NAT may not pass GRE or ESP: prefer a VPN with UDP, or ask the provider for a public address.", c.WAN))
 	case c.WAN.IsPrivate():

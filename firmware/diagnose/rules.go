@@ -9,37 +9,50 @@ import (
 
 // Causes.
 const (
-	Up             = "up"
-	NoWAN          = "no-wan"
-	Off            = "off"
-	NotAllowed     = "not-allowed" // for this device or server
-	AHTried        = "ah"
-	NothingSent    = "nothing-sent"
-	Silent         = "silent"         // the server does not answer at all
-	Refused        = "refused"        // the server runs no such service
-	Unreachable    = "unreachable"    // somebody on the way says no
-	Undelivered    = "undelivered"    // came to the WAN and was for nobody
-	GRESilent      = "gre-silent"     // PPTP's control is up
-	NoGRE          = "no-gre"         // the device sends none
-	LoginRefused   = "login-refused"  // PPP
-	Negotiating    = "negotiating"    // PPP talks and does not come up
-	NATTSilent     = "natt-silent"    // IKE on 500 is answered, on 4500 not
-	ESPSilent      = "esp-silent"     // native ESP
-	UDPESPSilent   = "udp-esp-silent" // ESP in UDP
-	NoTunnel       = "no-tunnel"      // IKE is answered, no ESP follows
-	Clock          = "clock"          // the same, and the clock is not set
-	SharedL2TP     = "l2tp-shared"    // several devices in L2TP/IPsec
-	AmbiguousESP   = "esp-shared"     // ESP comes, for one of several devices
-	Idle           = "idle"           // it was up, nothing is sent
-	NotTold        = "unknown"        // too little was seen
+	Up           = "up"
+	NoWAN        = "no-wan"
+	Off          = "off"
+	NotAllowed   = "not-allowed" // for this device or server
+	AHTried      = "ah"
+	NothingSent  = "nothing-sent"
+	Silent       = "silent"         // the server does not answer at all
+	Refused      = "refused"        // the server runs no such service
+	Unreachable  = "unreachable"    // somebody on the way says no
+	Undelivered  = "undelivered"    // came to the WAN and was for nobody
+	OtherAddress = "other-address"  // answers come from an address that was not called
+	OtherPort    = "other-port"     // and from a port
+	MTU          = "mtu"            // what is large gets lost
+	GRESilent    = "gre-silent"     // PPTP's control is up
+	NoGRE        = "no-gre"         // the device sends none
+	LoginRefused = "login-refused"  // PPP
+	Negotiating  = "negotiating"    // PPP talks and does not come up
+	NATTSilent   = "natt-silent"    // IKE on 500 is answered, on 4500 not
+	ESPSilent    = "esp-silent"     // native ESP
+	UDPESPSilent = "udp-esp-silent" // ESP in UDP
+	CGNAT        = "cgnat"          // ESP or GRE is lost, and the provider's NAT is in front
+	DoubleNAT    = "double-nat"     // and another router's
+	NoTunnel     = "no-tunnel"      // the ends talk, and no data follows
+	Clock        = "clock"          // the same with certificates, and the clock is not set
+	WindowsNATT  = "windows-natt"   // Windows does not go on to a server behind NAT
+	SharedL2TP   = "l2tp-shared"    // several devices in L2TP/IPsec
+	AmbiguousESP = "esp-shared"     // ESP comes, for one of several devices
+	Idle         = "idle"           // it was up, nothing is sent
+	NotTold      = "unknown"        // too little was seen
+)
+
+const (
 	enoughTries    = 3                // packets without an answer, and
 	enoughWaiting  = 6 * time.Second  // for how long, until nothing is expected any more
 	negotiatedLong = 60 * time.Second // PPP that could not agree has given up by then, RFC 1661 4.6
+	upWatched      = 3 * time.Second  // for large packets that get lost
+	losingLong     = 4 * time.Second  // of large packets
+	enoughStray    = 2                // answers from elsewhere
 )
 
 // Causes are all of them.
-var Causes = []string{Up, NoWAN, Off, NotAllowed, AHTried, NothingSent, Silent, Refused, Unreachable, Undelivered, GRESilent, NoGRE, LoginRefused,
-	Negotiating, NATTSilent, ESPSilent, UDPESPSilent, NoTunnel, Clock, SharedL2TP, AmbiguousESP, Idle, NotTold}
+var Causes = []string{Up, NoWAN, Off, NotAllowed, AHTried, NothingSent, Silent, Refused, Unreachable, Undelivered, OtherAddress, OtherPort, MTU,
+	GRESilent, NoGRE, LoginRefused, Negotiating, NATTSilent, ESPSilent, UDPESPSilent, CGNAT, DoubleNAT, NoTunnel, Clock, WindowsNATT, SharedL2TP,
+	AmbiguousESP, Idle, NotTold}
 
 type judge struct {
 	Seen
@@ -75,12 +88,19 @@ func (f *Flow) unanswered() bool {
 	return f.In.Packets == 0 && f.Out.Packets >= enoughTries && f.Age >= enoughWaiting
 }
 
-// tries is e.g. "laptop sent TCP 1723 4 times, first 12s ago".
+// tries is e.g. "laptop sent TCP 1723 (SYN) 4 times, first 12s ago".
 func (c *judge) tries(f Flow) string {
-	if f.Out.Packets == 1 {
-		return fmt.Sprintf("%s sent %s once, %s ago", c.device(), f.Part.text(), f.Age.Truncate(time.Second))
+	what := f.Part.text()
+	if f.Sent != "" {
+		what += " (" + f.Sent + ")"
 	}
-	return fmt.Sprintf("%s sent %s %d times, first %s ago", c.device(), f.Part.text(), f.Out.Packets, f.Age.Truncate(time.Second))
+	if _, port, ok := strings.Cut(f.Ports, ">"); ok && (f.Part == OpenVPN || f.Part == WireGuard) {
+		what += " to port " + port
+	}
+	if f.Out.Packets == 1 {
+		return fmt.Sprintf("%s sent %s once, %s ago", c.device(), what, f.Age.Truncate(time.Second))
+	}
+	return fmt.Sprintf("%s sent %s %d times, first %s ago", c.device(), what, f.Out.Packets, f.Age.Truncate(time.Second))
 }
 
 func (c *judge) verdict() verdict {
@@ -114,13 +134,19 @@ func (c *judge) verdict() verdict {
 		return c.pptp()
 	case "l2tp":
 		return c.l2tp()
+	case "sstp":
+		return c.sstp()
+	case "openvpn":
+		return c.single(c.flow(OpenVPN), "OpenVPN server", "With tls-auth or tls-crypt a server is silent, too, when the key file of the device is not its own.")
+	case "wireguard":
+		return c.single(c.flow(WireGuard), "WireGuard", "WireGuard is silent, too, when it does not know the device's public key, or the device has a wrong one of it.")
 	}
 	return c.ipsec()
 }
 
 // refused is what this router refuses itself.
 func (c *judge) refused(protocol string) (verdict, bool) {
-	name := map[string]string{"pptp": "PPTP", "l2tp": "L2TP", "ipsec": "IPsec"}[protocol]
+	name := protocolNames[protocol]
 	tried := ""
 	for _, f := range c.Flows {
 		if f.Part.Protocol() == protocol && f.Out.Packets > 0 {
@@ -154,7 +180,7 @@ func (c *judge) nothing() verdict {
 	}
 	what := "no packet of a VPN"
 	if c.Protocol != "" {
-		what = "no packet of " + c.Protocol
+		what = "no packet of " + protocolNames[c.Protocol]
 	}
 	return verdict{NothingSent, fmt.Sprintf("%s sent %s to %s in %s.", c.device(), what, c.server(), c.Watched.Truncate(time.Second)),
 		"Start the VPN on it while this watches; then check that it uses this router as its gateway and the same address of the server: show connections " + c.Device.String(), false}
@@ -169,6 +195,8 @@ func (c *judge) common(f Flow, service string) (verdict, bool) {
 	case f.Unreachable != "" && f.In.Packets == 0:
 		return verdict{Unreachable, fmt.Sprintf("%s about %s to %s.", f.Unreachable, f.Part.text(), c.server()),
 			"Check the server's address and its firewall; the answer did not come from this router.", true}, true
+	case f.Stray >= enoughStray && f.In.Packets == 0:
+		return c.stray(f), true
 	case f.Arrived > 0 && f.In.Packets == 0 && len(c.Others) == 0 && f.Out.Packets >= enoughTries:
 		return verdict{Undelivered, fmt.Sprintf("%s answers %s (%d packets came to the WAN), but they match no connection of %s.", c.server(), f.Part.text(), f.Arrived, c.device()),
 			"Disconnect the VPN, wait a minute and start it again, so that the router sees it from its first packet.", true}, true
@@ -176,74 +204,30 @@ func (c *judge) common(f Flow, service string) (verdict, bool) {
 	return verdict{}, false
 }
 
+// stray is an answer from where nobody called.
+func (c *judge) stray(f Flow) verdict {
+	from := f.StrayFrom.Addr()
+	if from == c.Server {
+		return verdict{OtherPort, fmt.Sprintf("%s answers %s from another port, %d, than the one that %s called (%d packets): NAT passes only answers that come from where it sent to.", c.server(), f.Part.text(), f.StrayFrom.Port(), c.device(), f.Stray),
+			"Have the server answer from the port it was called at; a NAT or load balancer in front of it has to keep its port.", true}
+	}
+	return verdict{OtherAddress, fmt.Sprintf("%s calls %s, but %s answers (%s, %d packets): NAT passes only answers that come from where it sent to.", c.device(), c.server(), from, f.Part.text(), f.Stray),
+		fmt.Sprintf("Have the server answer from the address it was called at, or let the device call %s.", from), true}
+}
+
 // silent is that of a flow that the server never answered; it settles when the
 // device has tried often enough.
 func (c *judge) silent(f Flow, service string) verdict {
+	if f.Called && f.Out.Packets == 0 {
+		return verdict{Silent, fmt.Sprintf("%s calls the %s on %s (%s %d times), which does not answer.", c.server(), service, c.device(), f.Part.text(), f.In.Packets),
+			fmt.Sprintf("Check that the %s runs on %s and that its firewall passes %s.", service, c.device(), f.Part.text()), f.In.Packets >= enoughTries && f.Age >= enoughWaiting}
+	}
+	if f.Held {
+		return verdict{NotTold, fmt.Sprintf("%s, and none of it left this router yet.", c.tries(f)),
+			"A further device of an IPsec server waits until the router has made room for it; try once more. If that stays so: show log", false}
+	}
 	return verdict{Silent, fmt.Sprintf("%s does not answer: %s, and nothing came back.", c.server(), c.tries(f)),
 		fmt.Sprintf("Check the server's address, that its %s runs and that nothing on the way to it filters %s.", service, f.Part.text()), f.unanswered()}
-}
-
-func (c *judge) pptp() verdict {
-	control, gre := c.flow(Control), c.flow(GRE)
-	const service = "PPTP server"
-	if gre.In.Packets == 0 {
-		if v, ok := c.common(control, service); ok {
-			return v
-		}
-		if control.In.Packets == 0 && gre.Out.Packets == 0 {
-			return c.silent(control, service)
-		}
-		if v, ok := c.common(gre, service); ok {
-			return v
-		}
-	}
-	both := gre.In.Packets > 0 && gre.Out.Packets > 0
-	switch {
-	case gre.LoginRefused:
-		return c.login()
-	case gre.DataIn > 0 && gre.DataOut > 0 || both && gre.Age >= negotiatedLong:
-		return c.up(gre)
-	case control.In.Packets == 0:
-		return verdict{NotTold, fmt.Sprintf("GRE of %s is left from a call to %s that is over.", c.device(), c.server()), "", false}
-	case gre.Out.Packets > 0 && gre.In.Packets == 0:
-		return verdict{GRESilent, fmt.Sprintf("The control connection to %s is up, but GRE never came back: %s. GRE (IP protocol 47) is filtered by the provider, or by the server's firewall.", c.server(), c.tries(gre)),
-			"Let the server's firewall pass IP protocol 47; if it does, the provider filters it: use a VPN with UDP, as IKEv2 or WireGuard.", gre.unanswered()}
-	case gre.In.Packets > 0 && gre.Out.Packets == 0:
-		return verdict{NoGRE, fmt.Sprintf("%s sends GRE and %s sends none: a firewall on the device holds it back.", c.server(), c.device()),
-			"Let the firewall on the device pass GRE (IP protocol 47).", false}
-	case both:
-		return c.negotiating(gre)
-	}
-	return verdict{NoGRE, fmt.Sprintf("The control connection to %s is up, but no GRE followed from either side: the server refused the call, or it just begins.", c.server()),
-		"Look in the server's log; it may be full, or not set up for this client.", false}
-}
-
-func (c *judge) l2tp() verdict {
-	f := c.flow(L2TP)
-	const service = "L2TP server"
-	if v, ok := c.common(f, service); ok {
-		return v
-	}
-	switch {
-	case f.In.Packets == 0:
-		return c.silent(f, service)
-	case f.LoginRefused:
-		return c.login()
-	case f.DataIn > 0 && f.DataOut > 0:
-		return c.up(f)
-	case !f.Watched:
-		return c.idle(f)
-	}
-	return c.negotiating(f)
-}
-
-func (c *judge) login() verdict {
-	return verdict{LoginRefused, fmt.Sprintf("%s refuses the user name or the password of %s.", c.server(), c.device()), "Correct them on the device, or on the server.", true}
-}
-
-func (c *judge) negotiating(f Flow) verdict {
-	return verdict{Negotiating, fmt.Sprintf("%s goes both ways (packets: %d out, %d in), but PPP inside has not come up: the ends do not agree on login or encryption, or the server does not get what %s sends.", f.Part.text(), f.Out.Packets, f.In.Packets, c.device()),
-		"Compare the authentication (MS-CHAPv2) and encryption settings of both ends, and look in the server's log.", false}
 }
 
 func (c *judge) idle(f Flow) verdict {
@@ -251,86 +235,36 @@ func (c *judge) idle(f Flow) verdict {
 		"Send something through the tunnel, e.g. a ping to a host behind it, and ask again.", false}
 }
 
+// up is a tunnel that carries data. Whether it carries large packets takes some
+// to be sent, which are waited for, for a moment.
 func (c *judge) up(f Flow) verdict {
-	return verdict{Up, fmt.Sprintf("All is well: the tunnel of %s to %s is up, %s carries data both ways (packets: %d out, %d in).", c.device(), c.server(), f.Part.text(), f.Out.Packets, f.In.Packets), "", true}
-}
-
-func (c *judge) ipsec() verdict {
-	ike, natt, esp := c.flow(IKE), c.flow(NATT), c.flow(ESP)
-	shared := len(c.Others) > 0
-	switch {
-	case natt.DataIn > 0 && natt.DataOut > 0:
-		return c.up(natt)
-	case esp.Watched && esp.Out.Packets > 0 && esp.In.Packets > 0 && !shared:
-		return c.up(esp)
-	}
-	esps := esp.Out.Packets + natt.DataOut
-	if shared && (c.Protocol == "l2tp" || ike.IKEv1 || natt.IKEv1) && esps >= enoughTries {
-		return verdict{SharedL2TP, fmt.Sprintf("Several devices talk to %s (%s beside %s): with L2TP in IPsec (transport mode) most servers can tell only one device behind an address, and send the data of all to the last one (RFC 3948, 5.2).", c.server(), strings.Join(c.Others, ", "), c.device()),
-			"Disconnect the other devices, or use IKEv2 or an IPsec tunnel mode VPN, which has no such limit.", max(esp.Age, natt.Age) >= enoughWaiting}
-	}
-	if esp.Out.Packets > 0 {
-		return c.native(esp)
-	}
-	if natt.Out.Packets > 0 {
-		return c.natTraversal(ike, natt)
-	}
-	if v, ok := c.common(ike, "IPsec server"); ok {
+	if v, ok := c.mtu(f); ok {
 		return v
 	}
-	if ike.In.Packets == 0 && !ike.Uncounted {
-		return c.silent(ike, "IPsec server")
-	}
-	return c.noTunnel(ike)
+	sure := !f.Watched || f.Sizes.BigAnswered > 0 || f.Sizes.Big == 0 && f.Sizes.Since >= upWatched
+	return verdict{Up, fmt.Sprintf("All is well: the tunnel of %s to %s is up, %s carries data both ways (packets: %d out, %d in).", c.device(), c.server(), f.Part.text(), f.Out.Packets, f.In.Packets), "", sure}
 }
 
-// native is ESP outside UDP, not both ways to this device alone.
-func (c *judge) native(esp Flow) verdict {
-	if v, ok := c.common(esp, "IPsec server"); ok {
-		return v
-	}
+// mtu is a path that does not pass packets as large as the device sends them.
+func (c *judge) mtu(f Flow) (verdict, bool) {
+	z := f.Sizes
 	switch {
-	case esp.In.Packets == 0:
-		return verdict{ESPSilent, fmt.Sprintf("IKE is done, %s and no ESP came back: ESP (IP protocol 50) is filtered by the provider, or by the server's firewall.", c.tries(esp)),
-			"Turn on NAT traversal (ESP in UDP 4500) on the device and the server, or let the server's firewall pass IP protocol 50.", esp.unanswered()}
-	case len(c.Others) > 0:
-		return verdict{AmbiguousESP, fmt.Sprintf("ESP goes both ways, but %s serves other devices here as well (%s): each gets a copy of what it sends, and only the devices can tell whose it is.", c.server(), strings.Join(c.Others, ", ")),
-			"See on the device whether its tunnel counts packets in; if not, disconnect the others and ask again.", esp.Watched}
+	case z.MTU > 0 && z.Oversize >= enoughTries:
+		return verdict{MTU, fmt.Sprintf("%s says by ICMP that packets to %s must not be larger than %d bytes, but %s goes on sending larger ones (%d since): it does not get or not heed what path MTU discovery needs (RFC 1191).", z.MTUFrom, c.server(), z.MTU, c.device(), z.Oversize),
+			fmt.Sprintf("Let the firewall on the device pass ICMP type 3 code 4, or lower the MTU of its tunnel to %d.", z.MTU-tunnelOverhead), true}, true
+	case z.MTU == 0 && z.BigLost >= enoughTries && z.BigAnswered == 0 && z.SmallAnswered > 0 && z.Passed < z.Lost && z.Losing >= losingLong:
+		narrower := 1400
+		for _, n := range []int{1280, 1100} {
+			if z.Lost <= uint64(narrower) {
+				narrower = n
+			}
+		}
+		return verdict{MTU, fmt.Sprintf("The tunnel of %s to %s is up, but large packets get lost in it: those of up to %d bytes are answered, those of %d bytes and more are not (%d of them), and no router on the way says why: a path MTU black hole (RFC 2923).", c.device(), c.server(), z.Passed, z.Lost, z.BigLost),
+			fmt.Sprintf("set wan mtu %d; commit: then this router tells its devices what fits. Or lower the MTU of the tunnel on the device or the server, to %d.", narrower, narrower-tunnelOverhead), true}, true
 	}
-	return c.idle(esp)
+	return verdict{}, false
 }
 
-func (c *judge) natTraversal(ike, natt Flow) verdict {
-	if v, ok := c.common(natt, "IPsec server"); ok {
-		return v
-	}
-	switch {
-	case natt.In.Packets > 0 && natt.DataOut > 0 && natt.DataIn == 0:
-		return verdict{UDPESPSilent, fmt.Sprintf("IKE on UDP 4500 is answered, %d packets of ESP in UDP went out and none came back: the server drops them or has no way back for them.", natt.DataOut),
-			"Check the server's firewall and its policy for this client; a server behind NAT needs UDP 4500 forwarded, and a Windows client AssumeUDPEncapsulationContextOnSendRule=2.", natt.DataOut >= enoughTries && natt.Age >= enoughWaiting}
-	case natt.In.Packets > 0 && !natt.Watched:
-		return c.idle(natt)
-	case natt.In.Packets > 0:
-		return c.noTunnel(natt)
-	case ike.In.Packets > 0 || ike.Uncounted: // a device goes on to 4500 when it was answered on 500, RFC 7296 2.23
-		return verdict{NATTSilent, fmt.Sprintf("%s answers IKE on UDP 500, but not on UDP 4500: %s. UDP 4500 is filtered by the provider, or by the server's firewall.", c.server(), c.tries(natt)),
-			"Let the server's firewall pass UDP 4500, and forward it where the server is behind NAT.", natt.unanswered() && !ike.Uncounted}
-	}
-	return c.silent(natt, "IPsec server")
-}
-
-// noTunnel is IKE that was answered and no ESP after it.
-func (c *judge) noTunnel(f Flow) verdict {
-	switch {
-	case !f.Watched:
-		return verdict{NotTold, fmt.Sprintf("%s talked IKE to %s; more has to be seen to tell.", c.device(), c.server()), "Start the VPN again and ask again.", false}
-	case !c.ClockSet:
-		return verdict{Clock, fmt.Sprintf("%s answers IKE, but no tunnel comes of it, and the router could not set its clock by NTP: if the device's clock is wrong too, certificates fail.", c.server()),
-			"Check the date on the device and on the router: show status", false}
-	case f.Authenticated:
-		return verdict{NoTunnel, fmt.Sprintf("IKE with %s went through to its last exchange on %s, and no ESP followed: one end refuses the other's identity, key or certificate, or nothing was sent through the tunnel.", c.server(), f.Part.text()),
-			"Look in the log of the client; if it says connected, send something through the tunnel and ask again.", false}
-	}
-	return verdict{NoTunnel, fmt.Sprintf("%s answers IKE on %s (packets: %d out, %d in), but the ends do not agree: proposals, identity, key or certificate differ.", c.server(), f.Part.text(), f.Out.Packets, f.In.Packets),
-		"Look in the log of the client or of the server, and compare their settings.", false}
-}
+// tunnelOverhead is what the headers of any of the protocols take at most, in
+// bytes: ESP in UDP with an outer IP header, padding and a long ICV.
+const tunnelOverhead = 100

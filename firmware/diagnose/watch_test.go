@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/culvert-fw/culvert/firmware/diagnose"
 )
@@ -45,9 +46,9 @@ func gre(src, dst netip.Addr, ppp ...byte) []byte {
 	return ip(47, src, dst, append([]byte{0x30, 1, 0x88, 0x0b, 0, byte(len(ppp)), 0, 7, 0, 0, 0, 1}, ppp...)...)
 }
 
-func ikeMessage(version, exchange, flags byte) []byte {
+func ikeHeader(version, exchange, flags byte) []byte {
 	b := make([]byte, 28)
-	b[17], b[18], b[19] = version, exchange, flags
+	b[15], b[17], b[18], b[19] = 1, version, exchange, flags
 	return b
 }
 
@@ -65,9 +66,9 @@ func TestWatch(t *testing.T) {
 		want    []diagnose.Flow
 	}{
 		"syn and reset": {[]side{lan(tcp(device, server, 4000, 1723, 2)), lan(tcp(server, device, 1723, 4000, 4|16))},
-			[]diagnose.Flow{{Part: diagnose.Control, Ports: "4000>1723", Out: out(1), In: out(1), Reset: true}}},
+			[]diagnose.Flow{{Part: diagnose.Control, Ports: "4000>1723", Out: out(1), In: out(1), Sent: "SYN", Reset: true}}},
 		"a reset after it was open": {[]side{lan(tcp(device, server, 4000, 1723, 2)), lan(tcp(server, device, 1723, 4000, 2|16)), lan(tcp(server, device, 1723, 4000, 4))},
-			[]diagnose.Flow{{Part: diagnose.Control, Ports: "4000>1723", Out: out(1), In: out(2)}}},
+			[]diagnose.Flow{{Part: diagnose.Control, Ports: "4000>1723", Out: out(1), In: out(2), Sent: "SYN", Closed: true}}},
 		"ppp negotiates": {[]side{lan(gre(device, server, 0xff, 3, 0xc0, 0x21, 1)), lan(gre(server, device, 0xff, 3, 0xc0, 0x21, 2))},
 			[]diagnose.Flow{{Part: diagnose.GRE, Out: out(1), In: out(1)}}},
 		"ppp is up and idle": {[]side{lan(gre(device, server, 0x80, 0x21, 1)), lan(gre(server, device, 0x80, 0x21, 2)), lan(gre(server, device, 0x80, 0x21, 1)), lan(gre(device, server, 0x80, 0x21, 2))},
@@ -75,21 +76,21 @@ func TestWatch(t *testing.T) {
 		"ppp's login fails": {[]side{lan(gre(device, server, 0xc2, 0x23, 2)), lan(gre(server, device, 0xc2, 0x23, 4))},
 			[]diagnose.Flow{{Part: diagnose.GRE, Out: out(1), In: out(1), LoginRefused: true}}},
 		"mppe, with a compressed protocol field": {[]side{lan(gre(device, server, 0xfd, 0x90)), lan(gre(server, device, 0, 0xfd, 0x90))},
-			[]diagnose.Flow{{Part: diagnose.GRE, Out: out(1), In: out(1), DataIn: 1, DataOut: 1}}},
+			[]diagnose.Flow{{Part: diagnose.GRE, Out: out(1), In: out(1), DataIn: 1, DataOut: 1, Sizes: diagnose.Sizes{SmallAnswered: 1, Passed: 34}}}},
 		"l2tp, control and data": {[]side{
 			lan(udp(device, server, 1701, 1701, 0xc8, 2, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0)),
 			lan(udp(server, device, 1701, 1701, 0x40, 2, 0, 12, 0, 1, 0, 1, 0x00, 0x21, 0x45, 0)),
 			lan(udp(server, device, 1701, 1701, 0x4a, 2, 0, 20, 0, 1, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0xff, 3, 0xc2, 0x23, 4))},
 			[]diagnose.Flow{{Part: diagnose.L2TP, Ports: "1701>1701", Out: out(1), In: out(2), DataIn: 1, LoginRefused: true}}},
 		"ike, version 2, then ESP in UDP": {[]side{
-			lan(udp(device, server, 500, 500, ikeMessage(0x20, 34, 8)...)), lan(udp(server, device, 500, 500, ikeMessage(0x20, 34, 0x20)...)),
-			lan(udp(device, server, 4500, 4500, marked(ikeMessage(0x20, 35, 8))...)), lan(udp(server, device, 4500, 4500, marked(ikeMessage(0x20, 35, 0x20))...)),
+			lan(udp(device, server, 500, 500, ikeHeader(0x20, 34, 8)...)), lan(udp(server, device, 500, 500, ikeHeader(0x20, 34, 0x20)...)),
+			lan(udp(device, server, 4500, 4500, marked(ikeHeader(0x20, 35, 8))...)), lan(udp(server, device, 4500, 4500, marked(ikeHeader(0x20, 35, 0x20))...)),
 			lan(udp(device, server, 4500, 4500, 0xff)), // keepalive
 			lan(udp(device, server, 4500, 4500, 1, 2, 3, 4, 0, 0, 0, 1))},
-			[]diagnose.Flow{{Part: diagnose.IKE, Ports: "500>500", Out: out(1), In: out(1)},
-				{Part: diagnose.NATT, Ports: "4500>4500", Out: out(2), In: out(1), DataOut: 1, Authenticated: true}}},
-		"ike, version 1": {[]side{lan(udp(device, server, 500, 500, ikeMessage(0x10, 2, 0)...)), lan(udp(server, device, 500, 500, ikeMessage(0x10, 32, 1)...))},
-			[]diagnose.Flow{{Part: diagnose.IKE, Ports: "500>500", Out: out(1), In: out(1), IKEv1: true, Authenticated: true}}},
+			[]diagnose.Flow{{Part: diagnose.IKE, Ports: "500>500", Out: out(1), In: out(1), Sent: "IKE_SA_INIT"},
+				{Part: diagnose.NATT, Ports: "4500>4500", Out: out(2), In: out(1), DataOut: 1, Authenticated: true, Sent: "IKE_AUTH"}}},
+		"ike, version 1": {[]side{lan(udp(device, server, 500, 500, ikeHeader(0x10, 2, 0)...)), lan(udp(server, device, 500, 500, ikeHeader(0x10, 32, 1)...))},
+			[]diagnose.Flow{{Part: diagnose.IKE, Ports: "500>500", Out: out(1), In: out(1), IKEv1: true, Authenticated: true, Sent: "Main Mode"}}},
 		"esp that ends at the WAN": {[]side{lan(ip(50, device, server, 0, 0, 1, 1)), {true, ip(50, server, wan, 0, 0, 2, 2)}},
 			[]diagnose.Flow{{Part: diagnose.ESP, Out: out(1), Arrived: 1}}},
 		"esp for another device": {[]side{lan(ip(50, device, server, 0, 0, 1, 1)), {true, ip(50, server, wan, 0, 0, 2, 2)}, lan(ip(50, server, other, 0, 0, 2, 2))},
@@ -99,11 +100,11 @@ func TestWatch(t *testing.T) {
 		"refused by the router, and path MTU": {[]side{lan(udp(device, server, 1701, 1701)),
 			lan(ip(1, router, device, append([]byte{3, 13, 0, 0, 0, 0, 0, 0}, udp(device, server, 1701, 1701)...)...)),
 			lan(ip(1, server, device, append([]byte{3, 4, 0, 0, 0, 0, 5, 0}, udp(device, server, 1701, 1701)...)...))},
-			[]diagnose.Flow{{Part: diagnose.L2TP, Ports: "1701>1701", Out: out(1)}}},
+			[]diagnose.Flow{{Part: diagnose.L2TP, Ports: "1701>1701", Out: out(1), Sizes: diagnose.Sizes{MTU: 1280, MTUFrom: server}}}},
 		"others": {[]side{lan(udp(other, server, 500, 500)), lan(udp(device, other, 500, 500)), lan(udp(device, server, 500, 53)), {true, ip(50, other, wan)}}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := diagnose.Watch{Device: device, Server: server, Router: router}
+			w := diagnose.Watch{Device: device, Server: server, Router: router, Outside: wan}
 			var at time.Duration
 			for _, p := range c.packets {
 				if at += time.Second; p.wan {
@@ -117,9 +118,10 @@ func TestWatch(t *testing.T) {
 				if !got[i].Watched || got[i].Age < got[i].Last || got[i].Out.Bytes < 20*got[i].Out.Packets {
 					t.Errorf("%+v", got[i])
 				}
+				got[i].Held, got[i].Sizes.Since = false, 0
 				got[i].Watched, got[i].Age, got[i].Last, got[i].Out.Bytes, got[i].In.Bytes = false, 0, 0, 0, 0
 			}
-			if d := cmp.Diff(c.want, got); d != "" {
+			if d := cmp.Diff(c.want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})); d != "" {
 				t.Errorf("(-want +got):\n%s", d)
 			}
 		})
@@ -129,7 +131,7 @@ func TestWatch(t *testing.T) {
 // FuzzWatch: whatever crosses the router, no panic.
 func FuzzWatch(f *testing.F) {
 	for _, b := range [][]byte{tcp(device, server, 4000, 1723, 2), gre(device, server, 0xff, 3, 0xc0, 0x21, 1), udp(server, device, 1701, 1701, 0x4a, 2, 0, 20, 0, 1, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0xff, 3),
-		udp(device, server, 4500, 4500, append(make([]byte, 4), ikeMessage(0x20, 35, 8)...)...), ip(50, device, server, 0, 0, 1, 1),
+		udp(device, server, 4500, 4500, append(make([]byte, 4), ikeHeader(0x20, 35, 8)...)...), ip(50, device, server, 0, 0, 1, 1),
 		ip(1, server, device, append([]byte{3, 3, 0, 0, 0, 0, 0, 0}, udp(device, server, 1701, 1701)...)...)} {
 		for i := range b {
 			f.Add(b[:i:i])
@@ -137,7 +139,7 @@ func FuzzWatch(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		w := diagnose.Watch{Device: device, Server: server, Router: router}
+		w := diagnose.Watch{Device: device, Server: server, Router: router, Outside: wan}
 		w.LAN(b, 1)
 		w.WAN(b, 2)
 		diagnose.Judge(diagnose.Seen{Device: device, Server: server, WAN: wan, Flows: w.Flows(3), Watched: 3})

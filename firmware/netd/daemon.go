@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -85,9 +86,10 @@ type daemon struct {
 	clock *clock
 	edges *edges
 
-	tunnels *tunnels
-	servers *serverNames
-	l2tp    *l2tpTunnels
+	tunnels  *tunnels
+	servers  *serverNames
+	l2tp     *l2tpTunnels
+	watching atomic.Int32 // diagnoses that watch packets
 
 	wake    chan struct{}
 	applyMu sync.Mutex      // one change of kernel and services at a time

@@ -2,6 +2,7 @@ package netd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -19,8 +20,10 @@ import (
 
 // Of a live diagnosis.
 const (
-	diagnoseWatch = 30 * time.Second
-	diagnoseLook  = 500 * time.Millisecond
+	diagnoseWatch  = 30 * time.Second
+	diagnoseLook   = 500 * time.Millisecond
+	diagnoseOthers = 5 * time.Second // how often who else talks to the server is looked for
+	mostDiagnoses  = 8               // at once: each looks at every packet of its server
 )
 
 // diagnose is api.MethodDiagnose.
@@ -32,7 +35,7 @@ func (d *daemon) diagnose(ctx context.Context, _ api.Peer, p api.DiagnoseParams)
 	if err != nil {
 		return nil, err
 	}
-	known, err := d.remembered(&s)
+	known, aside, err := d.remembered(&s)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +44,11 @@ func (d *daemon) diagnose(ctx context.Context, _ api.Peer, p api.DiagnoseParams)
 	if !p.Watch || found.Cause == diagnose.NoWAN {
 		return &found, nil
 	}
-	return d.watchVPN(ctx, s, known)
+	defer d.watching.Add(-1)
+	if d.watching.Add(1) > mostDiagnoses {
+		return nil, &api.Error{Code: "busy", Text: fmt.Sprintf("%d diagnoses watch already. Try again when one has ended, in half a minute at most.", mostDiagnoses)}
+	}
+	return d.watchVPN(ctx, s, known, aside)
 }
 
 // diagnosed is who is to be diagnosed, and what the router knows beside packets.
@@ -104,12 +111,16 @@ func (d *daemon) refusals(s *diagnose.Seen) {
 }
 
 // remembered is what the kernel's tables tell of the last attempt; it also
-// fills in what the device and the server have with others.
-func (d *daemon) remembered(s *diagnose.Seen) ([]diagnose.Flow, error) {
-	var flows []diagnose.Flow
+// fills in what the device and the server have with others. aside are servers
+// of other VPNs.
+func (d *daemon) remembered(s *diagnose.Seen) (flows []diagnose.Flow, aside []netip.Addr, err error) {
 	now, up, lan := time.Now(), uptime(), d.desired().LAN.Address
-	err := d.conntrack.Dump(func(e *conntrack.Entry) error {
+	s.Others, s.Elsewhere = nil, nil
+	err = d.conntrack.Dump(func(e *conntrack.Entry) error {
 		f, device, server, ok := tracked(e, lan)
+		if ok && server != s.Server && f.In.Packets > 0 && f.Part != diagnose.SSTP {
+			aside = append(aside, server)
+		}
 		switch {
 		case !ok:
 		case server == s.Server && device == s.Device:
@@ -119,7 +130,7 @@ func (d *daemon) remembered(s *diagnose.Seen) ([]diagnose.Flow, error) {
 			flows = append(flows, f)
 		case server == s.Server && f.Part.Protocol() == "ipsec" && f.In.Packets > 0:
 			d.beside(s, device)
-		case device == s.Device && f.In.Packets > 0:
+		case device == s.Device && f.In.Packets > 0 && f.Part != diagnose.SSTP: // which any web page is
 			if text := f.Part.Protocol() + " to " + server.String(); !slices.Contains(s.Elsewhere, text) {
 				s.Elsewhere = append(s.Elsewhere, text)
 			}
@@ -127,16 +138,18 @@ func (d *daemon) remembered(s *diagnose.Seen) ([]diagnose.Flow, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	native, err := d.untracked(s, now)
+	native, servers, err := d.untracked(s, now)
 	native = slices.DeleteFunc(native, func(f diagnose.Flow) bool {
 		// The device went over to NAT traversal since.
 		return f.Part == diagnose.ESP && slices.ContainsFunc(flows, func(g diagnose.Flow) bool { return g.Part == diagnose.NATT && g.Age < f.Last })
 	})
 	slices.Sort(s.Others)
 	slices.Sort(s.Elsewhere)
-	return newest(append(flows, native...)), err
+	aside = append(aside, servers...)
+	slices.SortFunc(aside, netip.Addr.Compare)
+	return newest(append(flows, native...)), slices.Compact(aside), err
 }
 
 // beside notes that another device talks IPsec to the server.
@@ -178,11 +191,16 @@ func tracked(e *conntrack.Entry, lan netip.Prefix) (f diagnose.Flow, device, ser
 const attempt = 2 * time.Minute
 
 // untracked are the flows that pass conntrack by: ESP, and IKE between ports
-// 500, which nothing counts.
-func (d *daemon) untracked(s *diagnose.Seen, now time.Time) ([]diagnose.Flow, error) {
+// 500, which nothing counts. aside are other servers of these.
+func (d *daemon) untracked(s *diagnose.Seen, now time.Time) (flows []diagnose.Flow, aside []netip.Addr, err error) {
 	devices, err := d.tunnels.look()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	for server := range devices {
+		if server != s.Server {
+			aside = append(aside, server)
+		}
 	}
 	for _, a := range devices[s.Server] {
 		if a != s.Device {
@@ -190,14 +208,14 @@ func (d *daemon) untracked(s *diagnose.Seen, now time.Time) ([]diagnose.Flow, er
 		}
 	}
 	if !slices.Contains(devices[s.Server], s.Device) {
-		return nil, nil
+		return nil, aside, nil
 	}
 	ike, esp := diagnose.Flow{Part: diagnose.IKE}, diagnose.Flow{Part: diagnose.ESP}
 	for _, name := range []string{plan.Cookies, plan.Outbound, plan.Inbound} {
 		set := plan.LearnedSet(name)
 		list, err := d.tunnels.learned(name)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, e := range list {
 			last := set.Timeout - e.Expires // every packet of a device refreshes it
@@ -217,7 +235,6 @@ func (d *daemon) untracked(s *diagnose.Seen, now time.Time) ([]diagnose.Flow, er
 			}
 		}
 	}
-	var flows []diagnose.Flow
 	if since := d.tunnels.first(pair{s.Server, s.Device}); !since.IsZero() {
 		ike.Age, esp.Age = now.Sub(since), now.Sub(since)
 	}
@@ -227,7 +244,7 @@ func (d *daemon) untracked(s *diagnose.Seen, now time.Time) ([]diagnose.Flow, er
 	if esp.Out.Packets > 0 {
 		flows = append(flows, esp)
 	}
-	return flows, nil
+	return flows, aside, nil
 }
 
 // newest keeps the youngest flow of each part, in order.
@@ -242,29 +259,22 @@ func newest(all []diagnose.Flow) []diagnose.Flow {
 }
 
 // watchVPN looks at the packets themselves until they tell the cause.
-func (d *daemon) watchVPN(ctx context.Context, s diagnose.Seen, known []diagnose.Flow) (*api.Diagnosis, error) {
+func (d *daemon) watchVPN(ctx context.Context, s diagnose.Seen, known []diagnose.Flow, aside []netip.Addr) (*api.Diagnosis, error) {
 	ctx, stop := context.WithTimeout(ctx, diagnoseWatch)
 	defer stop()
-	want := d.desired()
 	began := time.Now()
-	w := &diagnose.Watch{Device: s.Device, Server: s.Server, Router: want.LAN.Address.Addr()}
+	w := &diagnose.Watch{Device: s.Device, Server: s.Server, Router: d.desired().LAN.Address.Addr(), Outside: s.WAN}
 	var mu sync.Mutex
 	g, taps := errgroup.WithContext(ctx)
-	for _, side := range []struct {
-		device string
-		take   func([]byte, time.Duration)
-	}{{want.LAN.Device, w.LAN}, {want.WAN.Device, w.WAN}} {
-		g.Go(func() error {
-			return tap(taps, side.device, s.Server, func(b []byte) {
-				mu.Lock()
-				defer mu.Unlock()
-				side.take(b, time.Since(began))
-			})
-		})
-	}
+	d.taps(taps, g, w, aside, func(take func([]byte, time.Duration), b []byte) {
+		mu.Lock()
+		defer mu.Unlock()
+		take(b, time.Since(began))
+	})
 	var found api.Diagnosis
 	tick := time.NewTicker(diagnoseLook)
 	defer tick.Stop()
+	looked, certain := began, false
 	for over := false; !over; {
 		select {
 		case <-taps.Done():
@@ -272,17 +282,39 @@ func (d *daemon) watchVPN(ctx context.Context, s diagnose.Seen, known []diagnose
 		case <-tick.C:
 		}
 		d.refusals(&s)
+		// A stray answer may be that of a server that was called meanwhile.
+		if time.Since(looked) >= diagnoseOthers || found.Cause == diagnose.OtherAddress {
+			looked = time.Now()
+			_, now, err := d.remembered(&s)
+			if err != nil {
+				stop()
+				return nil, errors.Join(err, g.Wait())
+			}
+			aside, certain = now, found.Cause == diagnose.OtherAddress
+		}
 		s.Watched = time.Since(began)
 		mu.Lock()
+		w.Aside = aside
 		live := w.Flows(s.Watched)
 		mu.Unlock()
 		s.Flows = diagnose.Merge(known, live)
 		found = diagnose.Judge(s)
 		// What was known before is no answer to who asked for a new attempt.
-		if found.Settled && (len(live) > 0 || found.Cause == diagnose.Off || found.Cause == diagnose.NotAllowed) {
+		if found.Settled && (found.Cause != diagnose.OtherAddress || certain) && (len(live) > 0 || found.Cause == diagnose.Off || found.Cause == diagnose.NotAllowed) {
 			break
 		}
 	}
 	stop()
 	return &found, g.Wait()
+}
+
+// taps starts one on each side of the router.
+func (d *daemon) taps(ctx context.Context, g *errgroup.Group, w *diagnose.Watch, aside []netip.Addr, give func(take func([]byte, time.Duration), b []byte)) {
+	want := d.desired()
+	g.Go(func() error {
+		return tap(ctx, want.LAN.Device, tapFilter(w.Server), func(b []byte) { give(w.LAN, b) })
+	})
+	g.Go(func() error {
+		return tap(ctx, want.WAN.Device, wanFilter(w.Server, w.Outside, aside), func(b []byte) { give(w.WAN, b) })
+	})
 }

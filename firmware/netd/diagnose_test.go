@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -154,6 +156,31 @@ func TestDiagnose(t *testing.T) {
 	v.step("unreachable", func(t *testing.T) {
 		v.diagnosed("198.51.100.12", "l2tp", diagnose.Unreachable, v.udp(1701, "198.51.100.12", make([]byte, 20)))
 	})
+	v.step("other-address", func(t *testing.T) {
+		// A host with two addresses, whose server answers from the first.
+		var called, first net.PacketConn
+		within(t, r.isp, func() (err error) {
+			if called, err = net.ListenPacket("udp4", "198.51.100.18:1701"); err == nil {
+				first, err = net.ListenPacket("udp4", "198.51.100.19:1701")
+			}
+			return err
+		})
+		v.whole.Cleanup(func() { called.Close(); first.Close() })
+		go func() {
+			b := make([]byte, 2000)
+			for {
+				n, from, err := called.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				first.WriteTo(b[:n], from)
+			}
+		}()
+		d := v.diagnosed("198.51.100.18", "", diagnose.OtherAddress, v.udp(1701, "198.51.100.18", make([]byte, 20)))
+		if !strings.Contains(d.Text, "198.51.100.19 answers (UDP 1701") {
+			t.Errorf("%s", d.Text)
+		}
+	})
 	v.step("ah", func(t *testing.T) {
 		v.server("ip4:51", "198.51.100.13", false)
 		v.diagnosed("198.51.100.13", "", diagnose.AHTried, v.raw("51", "198.51.100.13", make([]byte, 60)))
@@ -221,6 +248,35 @@ func (v *vpnAttempt) settings() {
 		if err := r.call(api.MethodDiagnose, p, &d); err != nil || d.Cause != diagnose.Idle || d.Settled {
 			t.Errorf("the ESP of before is the last attempt still: %+v, %v", d, err)
 		}
+	})
+}
+
+// TestDiagnoseBusy: only so many look at packets at once, and the next may when
+// one has ended.
+func TestDiagnoseBusy(t *testing.T) {
+	r := newRouter(t, "203.0.113")
+	r.online()
+	p := map[string]any{"device": "192.168.1.10", "server": "198.51.100.14", "watch": true}
+	var wg sync.WaitGroup
+	ctx, stop := context.WithCancel(t.Context())
+	busy := make(chan error, mostDiagnoses+1)
+	for range mostDiagnoses + 1 {
+		wg.Go(func() { busy <- r.api.Call(ctx, api.MethodDiagnose, p, nil) })
+	}
+	var e *api.Error
+	if err := <-busy; !errors.As(err, &e) || e.Code != "busy" {
+		t.Errorf("one more than %d: %v", mostDiagnoses, err)
+	}
+	stop()
+	wg.Wait()
+	r.until("room for another one", func() error {
+		ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
+		defer stop()
+		err := r.api.Call(ctx, api.MethodDiagnose, p, nil)
+		if errors.As(err, &e) && e.Code == "busy" {
+			return err
+		}
+		return nil
 	})
 }
 

@@ -15,24 +15,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tapBytes is how much of a packet is copied: headers, and an ICMP error's quote.
-const tapBytes = 200
+// tapBytes is how much of a packet is copied: IKE's first messages as a whole.
+const tapBytes = 1600
 
-// tap hands over the beginnings of all IPv4 packets to and from an address that
-// pass an interface, and ICMP errors, until ctx is done. It sees what the
-// firewall refuses and what the flowtable carries. take's packet is valid until
-// it returns.
-func tap(ctx context.Context, ifname string, addr netip.Addr, take func(b []byte)) error {
+// tap hands over the beginnings of IPv4 packets that pass an interface, as a
+// filter passes them, until ctx is done. It sees what the firewall refuses and
+// what the flowtable carries. take's packet is valid until it returns.
+func tap(ctx context.Context, ifname string, filter []bpf.Instruction, take func(b []byte)) error {
 	ifi, err := net.InterfaceByName(ifname)
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", ifname, err)
 	}
-	filter, err := bpf.Assemble(tapFilter(addr))
+	raw, err := bpf.Assemble(filter)
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", ifname, err)
 	}
 	// Of all protocols: a socket of one would not see what goes out.
-	c, err := packet.Listen(ifi, packet.Datagram, unix.ETH_P_ALL, &packet.Config{Filter: filter})
+	c, err := packet.Listen(ifi, packet.Datagram, unix.ETH_P_ALL, &packet.Config{Filter: raw})
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", ifname, err)
 	}
@@ -54,23 +53,81 @@ func tap(ctx context.Context, ifname string, addr netip.Addr, take func(b []byte
 	}
 }
 
-// tapFilter passes IPv4 from or to addr, and ICMP's destination unreachable.
-func tapFilter(addr netip.Addr) []bpf.Instruction {
-	a := addr.As4()
-	want := binary.BigEndian.Uint32(a[:])
+// Offsets in the IPv4 header.
+const (
+	ipProtocol    = 9
+	ipSource      = 12
+	ipDestination = 16
+)
+
+// condition loads a value and compares it.
+type condition struct {
+	load  []bpf.Instruction
+	equal uint32
+}
+
+func addressIs(offset uint32, a netip.Addr) condition {
+	b := a.As4()
+	return condition{[]bpf.Instruction{bpf.LoadAbsolute{Off: offset, Size: 4}}, binary.BigEndian.Uint32(b[:])}
+}
+
+func protocolIs(protocol uint32) condition {
+	return condition{[]bpf.Instruction{bpf.LoadAbsolute{Off: ipProtocol, Size: 1}}, protocol}
+}
+
+// behind is a value behind the IP header.
+func behind(offset uint32, size int, equal uint32) condition {
+	return condition{[]bpf.Instruction{bpf.LoadMemShift{Off: 0}, bpf.LoadIndirect{Off: offset, Size: size}}, equal}
+}
+
+// when ends a filter with a verdict if all conditions hold, and else goes on.
+func when(verdict uint32, all ...condition) []bpf.Instruction {
+	out := []bpf.Instruction{bpf.RetConstant{Val: verdict}}
+	for i := len(all) - 1; i >= 0; i-- {
+		jump := bpf.JumpIf{Cond: bpf.JumpEqual, Val: all[i].equal, SkipFalse: uint8(len(out))}
+		out = append(append(append([]bpf.Instruction{}, all[i].load...), jump), out...)
+	}
+	return out
+}
+
+// ipv4 begins a filter; what is no IPv4 does not pass.
+func ipv4() []bpf.Instruction {
 	return []bpf.Instruction{
 		bpf.LoadExtension{Num: bpf.ExtProto},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.ETH_P_IP, SkipTrue: 9},
-		bpf.LoadAbsolute{Off: 12, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: want, SkipTrue: 8},
-		bpf.LoadAbsolute{Off: 16, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: want, SkipTrue: 6},
-		bpf.LoadAbsolute{Off: 9, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_ICMP, SkipTrue: 3},
-		bpf.LoadMemShift{Off: 0},
-		bpf.LoadIndirect{Off: 0, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 3, SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_IP, SkipTrue: 1},
 		bpf.RetConstant{Val: 0},
-		bpf.RetConstant{Val: tapBytes},
 	}
+}
+
+// tapFilter passes IPv4 from or to addr, and ICMP's destination unreachable.
+func tapFilter(addr netip.Addr) []bpf.Instruction {
+	f := append(ipv4(), when(tapBytes, addressIs(ipSource, addr))...)
+	f = append(f, when(tapBytes, addressIs(ipDestination, addr))...)
+	f = append(f, when(tapBytes, protocolIs(unix.IPPROTO_ICMP), behind(0, 1, 3))...)
+	return append(f, bpf.RetConstant{Val: 0})
+}
+
+// mostAside bounds a filter's length.
+const mostAside = 50
+
+// wanFilter also passes what comes to the WAN's address from a VPN server's
+// port, or without ports, of whatever address: servers do not always answer from
+// the one that was called. The servers in aside talk to others.
+func wanFilter(addr, wan netip.Addr, aside []netip.Addr) []bpf.Instruction {
+	f := tapFilter(addr)
+	f = f[:len(f)-1]
+	for _, a := range aside[:min(len(aside), mostAside)] {
+		f = append(f, when(0, addressIs(ipSource, a))...)
+	}
+	to := addressIs(ipDestination, wan)
+	for _, p := range []uint32{unix.IPPROTO_GRE, unix.IPPROTO_ESP} {
+		f = append(f, when(tapBytes, to, protocolIs(p))...)
+	}
+	for _, p := range []struct{ protocol, port uint32 }{
+		{unix.IPPROTO_UDP, 500}, {unix.IPPROTO_UDP, 4500}, {unix.IPPROTO_UDP, 1701}, {unix.IPPROTO_UDP, 1194}, {unix.IPPROTO_UDP, 51820},
+		{unix.IPPROTO_TCP, 1723}, {unix.IPPROTO_TCP, 1194},
+	} {
+		f = append(f, when(tapBytes, to, protocolIs(p.protocol), behind(0, 2, p.port))...)
+	}
+	return append(f, bpf.RetConstant{Val: 0})
 }

@@ -16,7 +16,7 @@ import (
 func diagnoseCommand() *Command {
 	return &Command{Name: "diagnose", Help: "find out why something does not work", Sub: []*Command{
 		{Name: "vpn", Args: "DEVICE SERVER [PROTOCOL] [live]", Help: "why a device's VPN does not come up", JSON: true, run: runDiagnoseVPN, complete: completeDiagnoseVPN,
-			Doc: "DEVICE is a LAN device's address or name, SERVER an address or a name, PROTOCOL `pptp`, `l2tp` or `ipsec`. Looks at the last attempt; when that does not tell, or with `live`, it watches the packets of a new one for up to half a minute. The cause comes with what to do about it, and with the packets that show it."},
+			Doc: "DEVICE is a LAN device's address or name, SERVER an address or a name, PROTOCOL `pptp`, `l2tp`, `ipsec`, `sstp`, `openvpn` or `wireguard`; give `sstp` when the server is a web server as well. Looks at the last attempt; when that does not tell, or with `live`, it watches the packets of a new one for up to half a minute. The cause comes with what to do about it, and with the packets that show it."},
 	}}
 }
 
@@ -111,7 +111,8 @@ func completeDiagnoseVPN(ctx context.Context, s *Shell, words []string) []settin
 			cs = append(cs, settings.Candidate{Word: orElse(l.Name, addr(l.Addr)), Help: addr(l.Addr)})
 		}
 	case 3:
-		cs = []settings.Candidate{{Word: "pptp", Help: "PPTP"}, {Word: "l2tp", Help: "L2TP, also in IPsec"}, {Word: "ipsec", Help: "IPsec, with and without NAT traversal"}, watch}
+		cs = []settings.Candidate{{Word: "pptp", Help: "PPTP"}, {Word: "l2tp", Help: "L2TP, also in IPsec"}, {Word: "ipsec", Help: "IPsec, with and without NAT traversal"},
+			{Word: "sstp", Help: "SSTP, over TCP 443"}, {Word: "openvpn", Help: "OpenVPN, on any port"}, {Word: "wireguard", Help: "WireGuard, on any port"}, watch}
 	case 4:
 		cs = []settings.Candidate{watch}
 	}
