@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"regexp"
+	"strconv"
 	"testing"
 	"time"
 
@@ -19,6 +21,7 @@ type packet struct {
 	fragment bool
 	ports    [2]uint16 // of UDP
 	ike      string    // the initiator's SPI, of IKE between ports 500
+	spi      uint32    // of ESP
 	clear    bool      // IKE that is neither encrypted nor of IKE_SA_INIT
 }
 
@@ -43,6 +46,9 @@ func decode(f lab.Frame, mac [6]byte, from bool) (p packet, ok bool) {
 		fragment: binary.BigEndian.Uint16(ip[6:])&0x3fff != 0,
 	}
 	u := ip[4*int(ip[0]&15):]
+	if p.protocol == esp && !p.fragment && len(u) >= 4 {
+		p.spi = binary.BigEndian.Uint32(u)
+	}
 	if p.protocol != udp || p.fragment || len(u) < 8 {
 		return p, true
 	}
@@ -58,9 +64,21 @@ func decode(f lab.Frame, mac [6]byte, from bool) (p packet, ok bool) {
 // cable is what went over one device's cable.
 type cable struct {
 	host     *peers.Host
-	out, in  []packet // from the device, to it
-	own      map[string]bool
-	esp, ike int // what came from the server
+	out, in  []packet        // from the device, to it
+	own      map[string]bool // initiators' SPIs that the device sent
+	spis     map[uint32]bool // SPIs by which the server sends to the device
+	esp, ike int             // what came from the server
+}
+
+var childSA = regexp.MustCompile(`ESP[^ =]*=>0x[0-9a-f]+ <0x([0-9a-f]+)`)
+
+// learnSPIs finds the device's inbound SPIs in what libreswan logged.
+func (k *cable) learnSPIs(log string) {
+	for _, m := range childSA.FindAllStringSubmatch(log, -1) {
+		if spi, err := strconv.ParseUint(m[1], 16, 32); err == nil {
+			k.spis[uint32(spi)] = true
+		}
+	}
 }
 
 // watchCables captures on the cables of devices; the function it returns ends that.
@@ -78,7 +96,7 @@ func watchCables(t *testing.T, l *lab.Lab, hosts []*peers.Host) func() []*cable 
 				&mac[0], &mac[1], &mac[2], &mac[3], &mac[4], &mac[5]); err != nil {
 				t.Fatal(err)
 			}
-			k := &cable{host: hosts[i], own: map[string]bool{}}
+			k := &cable{host: hosts[i], own: map[string]bool{}, spis: map[uint32]bool{}}
 			for _, f := range c.Stop() {
 				if p, ok := decode(f, mac, true); ok {
 					k.out = append(k.out, p)
@@ -112,13 +130,22 @@ func onlyCopies(t *testing.T, all []*cable, server, inner netip.Addr) {
 	}
 	for _, k := range all {
 		wrong := map[string]int{}
+		copied, longest := 0, time.Duration(0)
+		began := map[uint32]time.Time{}
 		for _, p := range k.in {
 			switch known, isKnown := first[p.ike]; {
 			case p.src == inner:
 				wrong[fmt.Sprintf("cleartext from inside the tunnel, protocol %d", p.protocol)]++
 			case p.src != server:
 			case p.protocol == esp && len(k.own) > 0:
-				k.esp++
+				if k.esp++; k.spis[p.spi] {
+					break
+				}
+				copied++
+				if _, ok := began[p.spi]; !ok {
+					began[p.spi] = p.at
+				}
+				longest = max(longest, p.at.Sub(began[p.spi]))
 			case p.protocol == esp:
 				wrong["ESP, without an IKE SA of its own"]++
 			case p.ike == "":
@@ -134,6 +161,7 @@ func onlyCopies(t *testing.T, all []*cable, server, inner netip.Addr) {
 		for what, n := range wrong {
 			t.Errorf("%s got %d packets that are not its own: %s", k.host.Name, n, what)
 		}
-		t.Logf("%s: %d IKE SAs, %d packets of ESP and %d of IKE from the server", k.host.Name, len(k.own), k.esp, k.ike)
+		t.Logf("%s: %d IKE SAs, %d SPIs; from the server %d packets of ESP, %d of them copies of %d other SPIs for %.1f s at most, and %d of IKE",
+			k.host.Name, len(k.own), len(k.spis), k.esp, copied, len(began), longest.Seconds(), k.ike)
 	}
 }

@@ -35,15 +35,18 @@ func TestNativeIPsec(t *testing.T) {
 	}
 	stop := watchCables(t, l, l.C)
 	l.Sh(l.C[3], "ping -n -c 3 -i 0.2 "+lab.Server1)
-	nativeIPsec(t, l, func() {
+	logs := nativeIPsec(t, l, func() {
 		if _, err := l.Router.Command("restart netd"); err != nil {
 			t.Log("restart netd: ", err) // it ends its own answer
 		}
 	})
 	cables := stop()
+	for _, k := range cables {
+		k.learnSPIs(logs[k.host.Name])
+	}
 	onlyCopies(t, cables, netip.MustParseAddr(lab.Server2), netip.MustParseAddr(lab.IPsecInner))
 	for i, k := range cables {
-		if has := len(k.own) > 0 && k.esp > 0 && k.ike > 0; has != (i < 3) || len(k.in) == 0 {
+		if has := len(k.own) > 0 && len(k.spis) > 0 && k.esp > 0 && k.ike > 0; has != (i < 3) || len(k.in) == 0 {
 			t.Errorf("the capture of %s does not show what it did: %d packets came in", k.host.Name, len(k.in))
 		}
 	}
@@ -62,7 +65,8 @@ func TestNativeControl(t *testing.T) {
 	nativeIPsec(t, l, func() {})
 }
 
-func nativeIPsec(t *testing.T, l *lab.Lab, disturb func()) {
+// nativeIPsec returns what the clients logged.
+func nativeIPsec(t *testing.T, l *lab.Lab, disturb func()) map[string]string {
 	l.IPsecServer(l.S2, lab.Server2, "no", rekeying.server...)
 	dial := func(h *peers.Host) (*lab.Tunnel, error) { return l.IPsec(h, lab.Server2, "no", rekeying.client...) }
 	tunnels := together(t, l.C[:3], dial)
@@ -75,6 +79,14 @@ func nativeIPsec(t *testing.T, l *lab.Lab, disturb func()) {
 		if !strings.Contains(log, "rekeyed IKE SA") {
 			t.Errorf("%s: the server began no new IKE SA", tu.Host.Name)
 		}
+	}
+	logs := map[string]string{}
+	keep := func(tu *lab.Tunnel) {
+		log, _, err := tu.Log()
+		if err != nil {
+			t.Fatal(err)
+		}
+		logs[tu.Host.Name] += log
 	}
 	steady(t, tunnels[:2], 30, func() {
 		disturb()
@@ -91,7 +103,12 @@ func nativeIPsec(t *testing.T, l *lab.Lab, disturb func()) {
 		if err := tu.Payload(10, 500); err != nil {
 			t.Errorf("the client that started anew: %v", err)
 		}
+		keep(tu)
 	})
+	for _, tu := range tunnels {
+		keep(tu)
+	}
+	return logs
 }
 
 // steady pings through all tunnels ten times a second and wants them back, but
