@@ -102,15 +102,21 @@ func echoes(t *testing.T, c net.Conn, what string) {
 	}
 }
 
-// TestServerNames takes a name from its first lookup over a move to another
-// address and a restart to one that nobody answers for.
-func TestServerNames(t *testing.T) {
-	const first, second = "198.51.100.1", "198.51.100.2"
+// Two servers; vpn.example.com leads to the first, other.example.com to the second.
+const firstServer, secondServer = "198.51.100.1", "198.51.100.2"
+
+// namedServers is a router that has a name in a list, and the servers.
+type namedServers struct {
+	*testRouter
+	dns *nameServer
+}
+
+func newNamedServers(t *testing.T) *namedServers {
 	nstest.Require(t, "nft", "dnsmasq", "nsenter")
 	nstest.IP(t, "link set lo up") // as on a router, so that it shows at once that edge is away
 	r := newRouter(t, "203.0.113", "passthrough pptp servers vpn.example.com")
-	dns := newNameServer(r, first+" vpn.example.com\n"+second+" other.example.com\n")
-	for _, a := range []string{first, second} {
+	n := &namedServers{r, newNameServer(r, firstServer+" vpn.example.com\n"+secondServer+" other.example.com\n")}
+	for _, a := range []string{firstServer, secondServer} {
 		r.isp.Run("ip", "addr", "add", a+"/32", "dev", "lo")
 		var l net.Listener
 		within(t, r.isp, func() (err error) { l, err = net.Listen("tcp4", a+":1723"); return err })
@@ -128,84 +134,111 @@ func TestServerNames(t *testing.T) {
 	r.pc.Run("ip", "addr", "add", "192.168.1.50/24", "dev", "pc0")
 	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
 	r.online()
-	leads := func(want string) {
-		t.Helper()
-		r.until("the name leads to "+want, func() error {
-			v := r.serverName("vpn.example.com")
-			if got := fmt.Sprint(v.Addresses, v.Held); got != want || v.Problem != "" || v.Resolved == nil {
-				return fmt.Errorf("%+v", v)
-			}
-			return nil
-		})
-	}
-	refused := func(server string) {
-		t.Helper()
-		if _, err := r.pptp(server); !errors.Is(err, unix.EHOSTUNREACH) {
-			t.Errorf("%s: %v", server, err)
-		}
-	}
-	reach := func(server string) (c net.Conn) {
-		t.Helper()
-		r.until(server+" is reached", func() (err error) { c, err = r.pptp(server); return err })
-		return c
-	}
-	leads("[" + first + "] []")
-	running := reach(first)
-	refused(second)
-	chains := nftables("-a", "list", "chain", "inet", "culvert", "forward")
+	return n
+}
 
-	dns.says(second + " vpn.example.com other.example.com\n")
-	leads("[" + second + "] [" + first + "]")
-	after := reach(second)
-	echoes(t, running, "the tunnel to where the name led before")
-	if now := nftables("-a", "list", "chain", "inet", "culvert", "forward"); now != chains {
-		t.Errorf("the chains were written anew:\n%s\nbefore:\n%s", now, chains)
-	}
-	var d api.Diagnosis
-	asked := api.DiagnoseParams{Device: "192.168.1.50", Server: netip.MustParseAddr("198.51.100.77"), ServerName: "VPN.example.com", Protocol: "pptp"}
-	if err := r.call(api.MethodDiagnose, asked, &d); err != nil || d.Cause == diagnose.NotAllowed {
-		t.Errorf("the name covers the server, and diagnose says %+v, %v", d, err)
-	}
-
-	// A commit that names it otherwise ends nothing.
-	s, base := r.candidate("passthrough pptp servers other.example.com")
-	if _, err := r.commit(base, s, 0); err != nil {
-		t.Fatal(err)
-	}
-	if set := nftables("list", "set", "inet", "culvert", "pptp_servers"); !strings.Contains(set, second) || strings.Contains(set, first) {
-		t.Errorf("right after the commit: %s", set)
-	}
-	echoes(t, after, "the tunnel to where both names lead")
-	refused(first)
-
-	// Nobody answers any more, and netd starts anew: it goes on with what it knew.
-	dns.run.Stop()
-	r.stop()
-	r.start()
-	if set := nftables("list", "set", "inet", "culvert", "pptp_servers"); !strings.Contains(set, second) {
-		t.Errorf("after a restart: %s", set)
-	}
-	echoes(t, after, "the tunnel after a restart")
-	r.until("the failure is told", func() error {
-		v := r.serverName("other.example.com")
-		if v.Problem != "no name server answers" || fmt.Sprint(v.Addresses) != "["+second+"]" || v.Resolved == nil {
+// leads waits until vpn.example.com leads there: "[addresses] [held]".
+func (n *namedServers) leads(want string) {
+	n.t.Helper()
+	n.until("the name leads to "+want, func() error {
+		v := n.serverName("vpn.example.com")
+		if got := fmt.Sprint(v.Addresses, v.Held); got != want || v.Problem != "" || v.Resolved == nil {
 			return fmt.Errorf("%+v", v)
 		}
 		return nil
 	})
-	reach(second)
+}
+
+func (n *namedServers) refused(server string) {
+	n.t.Helper()
+	if _, err := n.pptp(server); !errors.Is(err, unix.EHOSTUNREACH) {
+		n.t.Errorf("%s: %v", server, err)
+	}
+}
+
+func (n *namedServers) reach(server string) (c net.Conn) {
+	n.t.Helper()
+	n.until(server+" is reached", func() (err error) { c, err = n.pptp(server); return err })
+	return c
+}
+
+func (n *namedServers) commits(line string) {
+	n.t.Helper()
+	s, base := n.candidate(line)
+	if _, err := n.commit(base, s, 0); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *namedServers) diagnosed(server, name string) (d api.Diagnosis) {
+	n.t.Helper()
+	p := api.DiagnoseParams{Device: "192.168.1.50", Server: netip.MustParseAddr(server), ServerName: name, Protocol: "pptp"}
+	if err := n.call(api.MethodDiagnose, p, &d); err != nil {
+		n.t.Fatal(err)
+	}
+	return d
+}
+
+// TestServerNames takes a name from its first lookup over a move to another
+// address and a restart to one that nobody answers for.
+func TestServerNames(t *testing.T) {
+	n := newNamedServers(t)
+	n.leads("[" + firstServer + "] []")
+	running := n.reach(firstServer)
+	n.refused(secondServer)
+	chains := nftables("-a", "list", "chain", "inet", "culvert", "forward")
+
+	n.dns.says(secondServer + " vpn.example.com other.example.com\n")
+	n.leads("[" + secondServer + "] [" + firstServer + "]")
+	after := n.reach(secondServer)
+	echoes(t, running, "the tunnel to where the name led before")
+	if now := nftables("-a", "list", "chain", "inet", "culvert", "forward"); now != chains {
+		t.Errorf("the chains were written anew:\n%s\nbefore:\n%s", now, chains)
+	}
+	if d := n.diagnosed("198.51.100.77", "VPN.example.com"); d.Cause == diagnose.NotAllowed {
+		t.Errorf("the name covers the server, and diagnose says %+v", d)
+	}
+
+	// A commit that names it otherwise ends nothing, even if the answer takes a moment.
+	n.dns.run.Signal(syscall.SIGSTOP)
+	time.AfterFunc(time.Second, func() { n.dns.run.Signal(syscall.SIGCONT) })
+	n.commits("passthrough pptp servers other.example.com")
+	if set := nftables("list", "set", "inet", "culvert", "pptp_servers"); !strings.Contains(set, secondServer) || strings.Contains(set, firstServer) {
+		t.Errorf("right after the commit: %s", set)
+	}
+	echoes(t, after, "the tunnel to where both names lead")
+	n.refused(firstServer)
+
+	n.restart(after)
 
 	// A name that does not exist names nobody.
-	dns.start()
-	s, base = r.candidate("passthrough pptp servers none.example.com")
-	if _, err := r.commit(base, s, 0); err != nil {
-		t.Fatal(err)
+	n.dns.start()
+	n.commits("passthrough pptp servers none.example.com")
+	n.refused(secondServer)
+	if d := n.diagnosed(secondServer, ""); d.Cause != diagnose.NotAllowed || !strings.Contains(d.Text, "none.example.com in it has no address: there is no such name") {
+		t.Errorf("%+v", d)
 	}
-	refused(second)
-	asked.Server, asked.ServerName = netip.MustParseAddr(second), ""
-	if err := r.call(api.MethodDiagnose, asked, &d); err != nil || d.Cause != diagnose.NotAllowed || !strings.Contains(d.Text, "none.example.com in it has no address: there is no such name") {
-		t.Errorf("%+v, %v", d, err)
+}
+
+// restart is when nobody answers any more, and netd starts anew: it goes on
+// with what it knew.
+func (n *namedServers) restart(tunnel net.Conn) {
+	n.t.Helper()
+	n.dns.run.Stop()
+	n.stop()
+	n.start()
+	if set := nftables("list", "set", "inet", "culvert", "pptp_servers"); !strings.Contains(set, secondServer) {
+		n.t.Errorf("after a restart: %s", set)
 	}
+	echoes(n.t, tunnel, "the tunnel after a restart")
+	n.until("the failure is told", func() error {
+		v := n.serverName("other.example.com")
+		if v.Problem != "no name server answers" || fmt.Sprint(v.Addresses) != "["+secondServer+"]" || v.Resolved == nil {
+			return fmt.Errorf("%+v", v)
+		}
+		return nil
+	})
+	n.reach(secondServer)
 }
 
 // TestNameProblem: people are told of a name that leads nowhere, after a while.
