@@ -17,7 +17,6 @@ import (
 	"github.com/culvert-fw/culvert/firmware/dns"
 	"github.com/culvert-fw/culvert/firmware/facts"
 	"github.com/culvert-fw/culvert/firmware/kernel/conntrack"
-	"github.com/culvert-fw/culvert/firmware/passthrough"
 	"github.com/culvert-fw/culvert/firmware/resolve"
 )
 
@@ -137,9 +136,9 @@ func (noAddress) Is(target error) bool { return target == resolve.ErrNone }
 
 // inUse are the servers that tunnels run to.
 func (n *serverNames) inUse() (map[netip.Addr]bool, error) {
-	used := map[netip.Addr]bool{}
+	used, look := map[netip.Addr]bool{}, n.d.lookout()
 	err := n.d.conntrack.Dump(func(e *conntrack.Entry) error {
-		if passthrough.Relevant(e) {
+		if look.Relevant(e) {
 			used[e.Orig.Dst], used[e.Orig.Src] = true, true
 		}
 		return nil

@@ -14,6 +14,7 @@ import (
 	"github.com/culvert-fw/culvert/firmware/kernel/conntrack"
 	"github.com/culvert-fw/culvert/firmware/passthrough"
 	plan "github.com/culvert-fw/culvert/firmware/plan/passthrough"
+	"github.com/culvert-fw/culvert/firmware/settings"
 	"github.com/culvert-fw/culvert/firmware/supervise"
 )
 
@@ -139,13 +140,33 @@ func (d *daemon) names() map[netip.Addr]string {
 	return names
 }
 
+// lookout is where the settings in effect look for tunnels.
+func (d *daemon) lookout() passthrough.Lookout {
+	s := d.desired().Settings
+	l := passthrough.Lookout{Ports: map[passthrough.Port]string{}}
+	for _, p := range s.Passthrough.Protocols() {
+		for _, x := range p.Looked() {
+			if p.Name == "sstp" {
+				continue
+			}
+			protocol := uint8(17)
+			if x.Protocol == settings.TCP {
+				protocol = 6
+			}
+			l.Ports[passthrough.Port{Protocol: protocol, Number: uint16(x.Port)}] = p.Name
+		}
+	}
+	l.SSTP, l.Served = plan.SSTP(s, d.known())
+	return l
+}
+
 // view is what tells tunnels from other connections.
 func (d *daemon) view() passthrough.View {
 	seconds := func(name string) time.Duration {
 		return time.Duration(number("/proc/sys/net/netfilter/nf_conntrack_"+name)) * time.Second
 	}
 	return passthrough.View{
-		LAN: d.desired().LAN.Address, Names: d.names(), Now: time.Now(), Uptime: uptime(),
+		LAN: d.desired().LAN.Address, Names: d.names(), Now: time.Now(), Uptime: uptime(), Lookout: d.lookout(),
 		Timeouts: passthrough.Timeouts{
 			TCPEstablished: seconds("tcp_timeout_established"),
 			TCPShort:       max(seconds("tcp_timeout_max_retrans"), seconds("tcp_timeout_unacknowledged")),
@@ -159,8 +180,9 @@ func (d *daemon) view() passthrough.View {
 // sessions is api.MethodPassthrough.
 func (d *daemon) sessions(context.Context, api.Peer, none) ([]api.Session, error) {
 	var entries []conntrack.Entry
+	view := d.view()
 	err := d.conntrack.Dump(func(e *conntrack.Entry) error {
-		if passthrough.Relevant(e) {
+		if view.Relevant(e) {
 			entries = append(entries, *e)
 		}
 		return nil
@@ -168,7 +190,6 @@ func (d *daemon) sessions(context.Context, api.Peer, none) ([]api.Session, error
 	if err != nil {
 		return nil, err
 	}
-	view := d.view()
 	native, err := d.tunnels.sessions()
 	if err != nil {
 		return nil, err

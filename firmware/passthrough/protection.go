@@ -83,7 +83,7 @@ func (p *Protection) Add(e *conntrack.Entry) {
 	if !ok {
 		return
 	}
-	kind, name := purpose(e)
+	kind, name := p.view.purpose(e)
 	router := far == p.view.LAN.Addr() || far == p.wan
 	over := e.TCPState == conntrack.TimeWait || e.TCPState == conntrack.Close
 	tunnel := kind == tunnelKind || kind == negotiationKind
@@ -141,62 +141,42 @@ func (p *Protection) ends(e *conntrack.Entry) (device, far netip.Addr, ok bool) 
 	return netip.Addr{}, netip.Addr{}, false
 }
 
-// Ports of protocols that need nothing of NAT.
 const (
-	dnsPort       = 53
-	httpsPort     = 443
-	openVPNPort   = 1194
-	wireGuardPort = 51820
+	dnsPort   = 53
+	httpsPort = 443
 )
 
 // purpose tells what a connection is by the protocol and the port of the side
 // that was called, and its name for people.
-func purpose(e *conntrack.Entry) (kind, name string) {
-	called := e.Reply.SrcPort
+func (l Lookout) purpose(e *conntrack.Entry) (kind, name string) {
 	tunnel := func(name string) (string, string) {
 		if !answered(e) {
 			return negotiationKind, name
 		}
 		return tunnelKind, name
 	}
-	switch e.Protocol {
-	case esp:
-		return tunnel("IPsec")
-	case ah:
+	switch k, known := l.classify(e); {
+	case !known || k.caller:
+	case k.part == "ike":
+		return negotiationKind, "IKE"
+	case k.part == "ah":
 		return plainKind, "AH"
-	case l2tp:
+	case k.protocol == "ipsec":
+		return tunnel("IPsec")
+	case k.protocol == "pptp":
+		return pptpKind, "PPTP"
+	case k.protocol == "l2tp":
 		return plainKind, "L2TP"
-	case gre:
-		if k, _ := classify(e); k.protocol == "pptp" {
-			return pptpKind, "PPTP"
-		}
+	case k.protocol == "gre":
 		return plainKind, "GRE"
-	case udp:
-		switch called {
-		case ikePort:
-			return negotiationKind, "IKE"
-		case nattPort:
-			return tunnel("IPsec")
-		case wireGuardPort:
-			return tunnel("WireGuard")
-		case l2tpPort:
-			return plainKind, "L2TP"
-		}
-	case tcp:
-		switch called {
-		case pptpPort:
-			return pptpKind, "PPTP"
-		case httpsPort:
-			return httpsKind, "tcp"
-		}
+	default:
+		return tunnel(map[string]string{"openvpn": "OpenVPN", "wireguard": "WireGuard", "sstp": "SSTP"}[k.protocol])
 	}
-	if e.Protocol == tcp || e.Protocol == udp {
-		switch called {
-		case openVPNPort:
-			return tunnel("OpenVPN")
-		case dnsPort:
-			return dnsKind, e.ProtocolName()
-		}
+	switch called := e.Reply.SrcPort; {
+	case e.Protocol == tcp && called == httpsPort:
+		return httpsKind, "tcp"
+	case (e.Protocol == tcp || e.Protocol == udp) && called == dnsPort:
+		return dnsKind, e.ProtocolName()
 	}
 	return otherKind, e.ProtocolName()
 }

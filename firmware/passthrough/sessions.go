@@ -21,6 +21,7 @@ type View struct {
 	Uptime time.Duration
 	// Timeouts are the kernel's, to tell when the last packet was.
 	Timeouts Timeouts
+	Lookout
 }
 
 // IP protocols and ports.
@@ -32,56 +33,8 @@ const (
 	ah   = 51
 	l2tp = 115
 
-	pptpPort = 1723
-	l2tpPort = 1701
-	ikePort  = 500
-	nattPort = 4500
+	ikePort = 500
 )
-
-// kind is what an entry is part of: the VPN protocol, and which part.
-type kind struct{ protocol, part string }
-
-// classify looks at the ports of the side that was called: that of the
-// answers, which is a LAN server's own port even behind a port forward.
-func classify(e *conntrack.Entry) (kind, bool) {
-	port := e.Reply.SrcPort
-	switch e.Protocol {
-	case tcp:
-		if port == pptpPort {
-			return kind{"pptp", "control"}, true
-		}
-	case udp:
-		for _, p := range [...]uint16{port, e.Orig.SrcPort} {
-			switch p {
-			case l2tpPort:
-				return kind{"l2tp", "data"}, true
-			case ikePort:
-				return kind{"ipsec", "ike"}, true
-			case nattPort:
-				return kind{"ipsec", "nat-t"}, true
-			}
-		}
-	case gre:
-		if e.Orig.SrcPort != 0 || e.Orig.DstPort != 0 || e.Master.Src.IsValid() {
-			return kind{"pptp", "data"}, true
-		}
-		return kind{"gre", "data"}, true
-	case esp:
-		return kind{"ipsec", "esp"}, true
-	case ah:
-		return kind{"ipsec", "ah"}, true
-	case l2tp:
-		return kind{"l2tp", "data"}, true
-	}
-	return kind{}, false
-}
-
-// Relevant tells whether the entry may be part of a tunnel: enough to keep it
-// for Sessions.
-func Relevant(e *conntrack.Entry) bool {
-	_, ok := classify(e)
-	return ok
-}
 
 // Sessions gives one line a connection of a tunnel, ordered by device, server
 // and protocol, control before data. Connections that end at the router itself
@@ -102,7 +55,7 @@ func order(part string) int {
 }
 
 func session(e *conntrack.Entry, v View) (api.Session, bool) {
-	k, ok := classify(e)
+	k, ok := v.classify(e)
 	if !ok || e.TCPState == conntrack.TimeWait || e.TCPState == conntrack.Close {
 		return api.Session{}, false
 	}

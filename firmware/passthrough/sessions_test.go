@@ -45,6 +45,11 @@ var now = time.Unix(1_800_000_000, 0)
 var view = passthrough.View{
 	LAN: netip.MustParsePrefix("192.168.1.1/24"), Now: now, Uptime: time.Hour,
 	Names: map[netip.Addr]string{netip.MustParseAddr("192.168.1.10"): "laptop"},
+	Lookout: passthrough.Lookout{
+		Ports: map[passthrough.Port]string{{6, 1723}: "pptp", {6, 1724}: "pptp", {17, 1701}: "l2tp", {17, 500}: "ipsec", {17, 4500}: "ipsec",
+			{17, 4502}: "ipsec", {17, 1194}: "openvpn", {6, 1194}: "openvpn", {17, 51820}: "wireguard"},
+		SSTP: []netip.Prefix{netip.MustParsePrefix("198.51.100.64/28")}, Served: netip.MustParseAddr("192.168.1.66"),
+	},
 	Timeouts: passthrough.Timeouts{
 		TCPEstablished: 7440 * time.Second, TCPShort: 300 * time.Second, UDP: 120 * time.Second, UDPStream: 300 * time.Second,
 		GRE: 180 * time.Second, GREStream: 1800 * time.Second, Generic: 1800 * time.Second,
@@ -88,7 +93,7 @@ func counters(_ []conntrack.Entry, native []passthrough.Native) string {
 func sessions(entries []conntrack.Entry, native []passthrough.Native) string {
 	var relevant []conntrack.Entry
 	for _, e := range entries {
-		if passthrough.Relevant(&e) {
+		if view.Relevant(&e) {
 			relevant = append(relevant, e)
 		}
 	}
@@ -166,6 +171,8 @@ func parse(t *testing.T, line string) conntrack.Entry {
 			e.Status = 0
 		case "[ASSURED]":
 			e.Status |= conntrack.Assured
+		case "[DNAT]":
+			e.Status |= conntrack.DestNAT
 		case "[OFFLOAD]":
 			e.Status |= conntrack.Offload
 		default:

@@ -58,6 +58,12 @@ func limits(s *settings.Settings, f facts.Facts) (out []limit) {
 	return out
 }
 
+// SSTP is where it is looked for: at these servers, and at the LAN's own.
+func SSTP(s *settings.Settings, f facts.Facts) (servers []netip.Prefix, served netip.Addr) {
+	served, _ = s.Device(s.Firewall.VPNServers.SSTP.To)
+	return serverEnds(s, f, ends{}, s.Passthrough.SSTP.Servers).prefixes, served
+}
+
 func (l limit) limited() bool { return l.devices.limited || l.servers.limited }
 
 func (l limit) sets() []rs.Set { return append(l.devices.sets(), l.servers.sets()...) }
