@@ -134,13 +134,12 @@ type noAddress struct{ error }
 
 func (noAddress) Is(target error) bool { return target == resolve.ErrNone }
 
-// inUse are the servers that tunnels run to.
+// inUse are the addresses with connections: tunnels of some protocols can be at
+// any port, so all of them count.
 func (n *serverNames) inUse() (map[netip.Addr]bool, error) {
-	used, look := map[netip.Addr]bool{}, n.d.lookout()
+	used := map[netip.Addr]bool{}
 	err := n.d.conntrack.Dump(func(e *conntrack.Entry) error {
-		if look.Relevant(e) {
-			used[e.Orig.Dst], used[e.Orig.Src] = true, true
-		}
+		used[e.Orig.Dst], used[e.Orig.Src] = true, true
 		return nil
 	})
 	if err != nil {

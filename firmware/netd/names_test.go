@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -24,6 +25,7 @@ import (
 	"github.com/culvert-fw/culvert/firmware/api"
 	"github.com/culvert-fw/culvert/firmware/dhcp4d"
 	"github.com/culvert-fw/culvert/firmware/diagnose"
+	"github.com/culvert-fw/culvert/firmware/kernel/conntrack"
 	"github.com/culvert-fw/culvert/firmware/plan"
 	"github.com/culvert-fw/culvert/firmware/rawudp/nstest"
 	"github.com/culvert-fw/culvert/firmware/resolve"
@@ -186,6 +188,9 @@ func TestServerNames(t *testing.T) {
 	n.leads("[" + firstServer + "] []")
 	running := n.reach(firstServer)
 	n.refused(secondServer)
+	if used := n.inUse(); !used[netip.MustParseAddr(firstServer)] || used[netip.MustParseAddr(secondServer)] {
+		t.Errorf("in use: %v", used)
+	}
 	chains := nftables("-a", "list", "chain", "inet", "culvert", "forward")
 
 	n.dns.says(secondServer + " vpn.example.com other.example.com\n")
@@ -220,6 +225,22 @@ func TestServerNames(t *testing.T) {
 	}
 }
 
+// inUse are the addresses with connections, of the kernel that netd has too.
+func (n *namedServers) inUse() map[netip.Addr]bool {
+	n.t.Helper()
+	c, err := conntrack.New()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	d := &daemon{conntrack: c, files: folders{run: n.t.TempDir()}, log: slog.New(slog.DiscardHandler)}
+	d.tunnels = newTunnels(d)
+	used, err := newServerNames(d).inUse()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return used
+}
+
 // restart is when nobody answers any more, and netd starts anew: it goes on
 // with what it knew.
 func (n *namedServers) restart(tunnel net.Conn) {
@@ -249,9 +270,12 @@ func TestNameProblem(t *testing.T) {
 			change(t, s, []string{"passthrough " + p + " servers vpn.example.com 198.51.100.1"})
 		}
 		n := &serverNames{d: &daemon{want: &plan.Desired{Settings: s}, log: slog.New(slog.DiscardHandler)}, online: true}
-		addrs, err := []netip.Addr(nil), errors.New("no name server answers")
+		var answers atomic.Bool
 		n.resolver = resolve.New(resolve.Options{Emit: func() {}, Lookup: func(context.Context, string) ([]netip.Addr, time.Duration, error) {
-			return addrs, time.Minute, err
+			if !answers.Load() {
+				return nil, 0, errors.New("no name server answers")
+			}
+			return []netip.Addr{netip.MustParseAddr("198.51.100.9")}, time.Minute, nil
 		}})
 		ctx, stop := context.WithCancel(t.Context())
 		defer synctest.Wait()
@@ -268,15 +292,16 @@ func TestNameProblem(t *testing.T) {
 		if got := n.problems(); len(got) != 1 || got[0] != want {
 			t.Errorf("told: %q", got)
 		}
-		n.online = false
+		n.set(s.Passthrough.ServerNames(), nil, false)
 		if got := n.problems(); len(got) != 0 {
 			t.Errorf("without the Internet: %q", got)
 		}
-		n.online, addrs, err = true, []netip.Addr{netip.MustParseAddr("198.51.100.9")}, nil
-		n.resolver.Kick()
-		synctest.Wait()
-		if got := n.problems(); len(got) != 0 {
-			t.Errorf("it resolves: %q", got)
+		time.Sleep(time.Hour)
+		answers.Store(true)
+		n.set(s.Passthrough.ServerNames(), nil, true)
+		synctest.Wait() // at once, not when the pause is over
+		if got := n.problems(); len(got) != 0 || len(n.resolver.Names()[0].Addrs) != 1 {
+			t.Errorf("it resolves: %q, %v", got, n.resolver.Names())
 		}
 	})
 }
