@@ -109,8 +109,10 @@ func (c *check) devices(path string, words []string, groups bool) {
 			}
 			continue
 		}
-		_, host := c.s.LAN.Hosts[w]
+		h, host := c.s.LAN.Hosts[w]
 		switch {
+		case host && !h.Address.IsValid() && !c.s.LAN.DHCP.Enabled:
+			c.addf(path, w, "nobody knows its address while lan dhcp is off", "a device with one: set lan hosts "+w+" address "+orAddress(lan))
 		case host:
 		case groups && c.s.isGroup(w):
 		case isLabel(w) && groups && len(c.s.LAN.Groups) > 0:
