@@ -22,6 +22,9 @@ type PassthroughCounters struct {
 	MostDevices int    `json:"most_devices"`
 	// Names are the DNS names in lists of servers.
 	Names []ServerName `json:"names,omitempty"`
+	// Keeper is the device that has port 1701 (or, where copies are off, 500) to
+	// itself: passthrough priority.
+	Keeper netip.Addr `json:"keeper,omitzero"`
 	// L2TPClashes are since netd started, the oldest first.
 	L2TPClashes []L2TPClash `json:"l2tp_clashes,omitempty"`
 	// Dropped is who sent more of something new (IKE SAs, SPIs, servers) than a

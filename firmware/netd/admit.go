@@ -76,10 +76,10 @@ func (t *tunnels) admit(ctx context.Context, waiting map[pair]int) error {
 	}
 	var in []ruleset.Element
 	further := uint64(0)
-	for p, packets := range waiting {
+	for _, p := range t.inOrder(waiting) {
 		fresh, ok := t.join(p, devices[p.server])
 		if !ok {
-			t.refused.Add(uint64(packets))
+			t.refused.Add(uint64(waiting[p]))
 			t.d.log.Warn("too many devices of one IPsec server", "server", p.server, "device", p.device, "most", mostShared)
 			continue
 		}

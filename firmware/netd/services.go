@@ -13,6 +13,7 @@ import (
 	"github.com/culvert-fw/culvert/firmware/api"
 	"github.com/culvert-fw/culvert/firmware/dhcp4d"
 	"github.com/culvert-fw/culvert/firmware/plan"
+	"github.com/culvert-fw/culvert/firmware/plan/passthrough"
 )
 
 // serve gives every service the configuration that the plan has for it.
@@ -24,12 +25,17 @@ func (d *daemon) serve(ctx context.Context, want *plan.Desired) {
 	d.lan.set(ctx, want.DHCP, want.Hostname)
 	d.resolver(want.DNS.Upstreams)
 	d.clock.set(ctx, want.NTP.Servers, want.DNS.Upstreams, want.WAN.Address.IsValid())
+	keeper := netip.Addr{}
 	if !want.Settings.Passthrough.IPsec.Enabled {
 		d.tunnels.forget()
 	} else if !want.Settings.Passthrough.IPsec.Copy {
 		if err := d.tunnels.unshare(); err != nil {
 			d.log.Error("passthrough ipsec copy off", "err", err)
 		}
+		keeper = passthrough.Keeper(want.Settings, d.known())
+	}
+	if err := d.tunnels.keep(keeper); err != nil {
+		d.log.Error("passthrough priority", "err", err)
 	}
 	d.servers.set(want.Settings.Passthrough.ServerNames(), want.DNS.Upstreams, want.WAN.Address.IsValid())
 	d.publish()

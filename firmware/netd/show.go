@@ -209,7 +209,7 @@ func (d *daemon) counters(context.Context, api.Peer, none) (*api.PassthroughCoun
 		Servers: passthrough.Counters(native), Sets: []api.SetFill{},
 		Names: d.servers.status(), SecondDevices: d.tunnels.admitted.Load(), Refused: d.tunnels.refused.Load(), MostDevices: mostShared,
 		Bindings: d.tunnels.bindings.bound.Load(), Corrections: d.tunnels.bindings.ended.Load(),
-		L2TPClashes: d.l2tp.known(),
+		L2TPClashes: d.l2tp.known(), Keeper: plan.Keeper(d.desired().Settings, d.known()),
 	}
 	sent, err := d.tunnels.learned(plan.Copies)
 	if err != nil {

@@ -39,6 +39,8 @@ type tunnels struct {
 	bindings *bindings
 	door     door
 
+	keeper netip.Addr // of keep, which serve calls alone
+
 	mu    sync.Mutex
 	since map[pair]time.Time // first seen
 	last  map[pair]time.Time // last seen

@@ -14,6 +14,8 @@ type Passthrough struct {
 	SSTP      PassProtocol `json:"sstp" schema:"without=ports" help:"SSTP: TCP 443 of its servers, which look like any HTTPS site"`
 	OpenVPN   PassProtocol `json:"openvpn" schema:"without=ports" help:"OpenVPN: port 1194, and its handshake at any; not inside TLS or obfuscated"`
 	WireGuard PassProtocol `json:"wireguard" schema:"without=ports" help:"WireGuard: its handshake at any UDP port; not AmneziaWG and others that change it"`
+	// Priority is an order of devices.
+	Priority []string `json:"priority,omitempty" schema:"format=device,count=16" help:"devices in order: the first present keeps source port 1701 (500 without copies) and is let in first"`
 }
 
 // PassProtocol is the switch of one protocol. Devices and Servers are the two
@@ -102,6 +104,7 @@ func checkPassthrough(c *check) {
 		}
 	}
 	checkSubnets(c)
+	checkPriority(c)
 	checkSSTP(c)
 	checkPassPorts(c, serves)
 }

@@ -104,6 +104,9 @@ func (s *Settings) Devices(fn func(*string)) {
 			fn(&g.Members[i])
 		}
 	}
+	for i := range s.Passthrough.Priority {
+		fn(&s.Passthrough.Priority[i])
+	}
 	for key, x := range s.Passthrough.IPsec.Subnets {
 		fn(&x.Via)
 		s.Passthrough.IPsec.Subnets[key] = x

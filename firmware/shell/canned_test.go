@@ -59,6 +59,7 @@ func canned(n *apitest.Netd) {
 			},
 			Dropped:     []api.Dropped{{Device: ip("192.168.1.100"), Name: "laptop", Packets: 19_936}},
 			Crowding:    []netip.Addr{ip("192.168.1.100")},
+			Keeper:      ip("192.168.1.100"),
 			L2TPClashes: []api.L2TPClash{{Server: ip("198.51.100.30"), Tunnel: 4711, Device: ip("192.168.1.101"), Owner: ip("192.168.1.100"), Time: now.Add(-time.Minute)}},
 		},
 		api.MethodProtection: api.Protection{

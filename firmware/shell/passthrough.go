@@ -131,6 +131,9 @@ func writeCounters(w io.Writer, c api.PassthroughCounters, width int) {
 	for _, v := range c.Dropped {
 		fmt.Fprint(w, wrap(fmt.Sprintf("%s sent too much that is new at once: %d packets dropped.", strings.TrimSpace(v.Name+" "+addr(v.Device)), v.Packets), "", min(width, 80)))
 	}
+	if c.Keeper.IsValid() {
+		fmt.Fprint(w, wrap(fmt.Sprintf("%s keeps its source port: passthrough priority.", addr(c.Keeper)), "", min(width, 80)))
+	}
 	for _, v := range c.L2TPClashes {
 		fmt.Fprint(w, wrap(fmt.Sprintf("%s chose L2TP Tunnel ID %d at %s, which %s has: it keeps it.", addr(v.Device), v.Tunnel, addr(v.Server), addr(v.Owner)), "", min(width, 80)))
 	}

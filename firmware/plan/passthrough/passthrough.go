@@ -85,7 +85,7 @@ func Rules(s *settings.Settings, n Network) Part {
 			n.allowed = l
 		}
 	}
-	n.alone = !p.IPsec.Copy
+	n.alone, n.Keeper = !p.IPsec.Copy, Keeper(s, n.Facts)
 	if part.IP = IPsecTable(p.IPsec.Enabled, n); part.IP != nil {
 		part.IP.Chains = append(part.IP.Chains, n.allowed.devices.byMAC(accept)...)
 		part.Untracked = Untracked(n)
@@ -93,6 +93,7 @@ func Rules(s *settings.Settings, n Network) Part {
 			part.Masqueraded = otherPort(n)
 		}
 	}
+	part.Masqueraded = append(part.Masqueraded, n.keepPort(p.L2TP.Enabled)...)
 	if p.IPsec.Enabled {
 		part.FromLAN = authenticationHeader(n)
 	}

@@ -77,6 +77,7 @@ type Network struct {
 	Shared               []facts.Association
 	Server               netip.Addr // the LAN's IPsec server; invalid: there is none
 	Subnets              []Subnet   // that tunnels of devices lead to
+	Keeper               netip.Addr // see Keeper; invalid: there is none
 	Facts                facts.Facts
 	allowed              limit
 	alone                bool // a server is one device's, see settings.PassIPsec.Copy
@@ -177,7 +178,7 @@ func (n Network) early() []rs.Chain {
 	known := rs.In{Key: pair, Set: Assocs}
 	taken := rs.In{Key: rs.Fields{rs.FieldDest}, Set: servers}
 	spi := rs.In{Key: spiIn, Set: Inbound}
-	fromOthers := append(n.allowed.devices.pass(rs.FieldSource), n.allowed.servers.pass(rs.FieldDest)...)
+	fromOthers := slices.Concat(n.allowed.devices.pass(rs.FieldSource), n.allowed.servers.pass(rs.FieldDest), n.keepNative())
 	others := n.allowed.servers.pass(rs.FieldSource)
 	return []rs.Chain{
 		{Name: early, Type: "filter", Hook: rs.Prerouting, Priority: -300, Rules: []rs.Rule{
