@@ -131,12 +131,12 @@ func descendants(t *testing.T, pid int) map[int]string {
 }
 
 // upIn finds a frame of the watch that shows three devices' native IPsec and
-// two devices' PPTP, up.
+// two devices' PPTP, up, or up and still learning whose an SPI is.
 func upIn(shown string) []string {
 	frames := strings.Split(shown, "\x1b[H")
 	frame := frames[len(frames)-1]
 	devices := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^(\w+) +\S+ +(ipsec esp|pptp data) +up `).FindAllStringSubmatch(strings.ReplaceAll(frame, "\x1b[K", ""), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^(\w+) +\S+ +(ipsec esp|pptp data) +(?:up|learning) `).FindAllStringSubmatch(strings.ReplaceAll(frame, "\x1b[K", ""), -1) {
 		devices[m[2]+" "+m[1]] = true
 	}
 	for _, want := range []string{"ipsec esp laptop", "ipsec esp phone", "ipsec esp tablet", "pptp data desktop", "pptp data scanner"} {

@@ -4,7 +4,6 @@ package demo
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"time"
 
@@ -66,7 +65,7 @@ func show(ctx context.Context, r *run, in, out *os.File) {
 		return l.IPsec(h, lab.Server2, "no")
 	})
 	for i, tu := range tunnels {
-		if _, err := tu.Host.Start("ping", "-n", "-q", "-i", fmt.Sprintf("0.%d", 2+i), "-s", fmt.Sprint(200*(1+i)), "-I", tu.Local, tu.Remote); err != nil {
+		if _, err := tu.Chatter(200 * (1 + i)); err != nil {
 			r.Fatal(err)
 		}
 	}

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"fmt"
 	"sync"
 
 	"github.com/culvert-fw/culvert/qemu/peers"
@@ -38,4 +39,17 @@ func Together(t T, hosts []*peers.Host, dial func(*peers.Host) (*Tunnel, error))
 		t.Fatalf("%d of %d tunnels came up", len(tunnels), len(hosts))
 	}
 	return tunnels
+}
+
+// chatter asks something now and then, as people do: what begins at no regular
+// time tells the router whose a tunnel is.
+const chatter = `import random, subprocess, sys, time
+while True:
+    subprocess.run(["ping", "-n", "-q", "-c", "3", "-i", "0.05", "-s", sys.argv[3], "-I", sys.argv[1], sys.argv[2]])
+    time.sleep(random.uniform(0.4, 1.6))
+`
+
+// Chatter sends through the tunnel, pings of size bytes, until it is stopped.
+func (tu *Tunnel) Chatter(size int) (*peers.Process, error) {
+	return tu.Host.Start("python3", "-c", chatter, tu.Local, tu.Remote, fmt.Sprint(size))
 }
