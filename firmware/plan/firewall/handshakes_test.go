@@ -124,23 +124,7 @@ func others() []packet {
 // mirror sends every packet back.
 func (n *network) mirror(ns *nettest.NS, addr string) {
 	n.t.Helper()
-	var c net.PacketConn
-	var err error
-	ns.Do(func() { c, err = net.ListenPacket("udp4", addr) })
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	n.t.Cleanup(func() { c.Close() })
-	go func() {
-		b := make([]byte, 2048)
-		for {
-			k, from, err := c.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			c.WriteTo(b[:k], from)
-		}
-	}()
+	n.serveUDP(ns, addr, func(_ string, b []byte) []byte { return b })
 }
 
 // flow is a UDP socket of a device.

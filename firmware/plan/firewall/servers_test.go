@@ -12,9 +12,9 @@ import (
 	"github.com/culvert-fw/culvert/firmware/plan/passthrough"
 )
 
-// answer serves UDP at addr: it sends back what it gets, behind the source's
-// address.
-func (n *network) answer(ns *nettest.NS, addr string) {
+// serveUDP answers UDP at addr until the test ends; reply gets what came, and from
+// which address.
+func (n *network) serveUDP(ns *nettest.NS, addr string, reply func(host string, b []byte) []byte) {
 	n.t.Helper()
 	var c net.PacketConn
 	var err error
@@ -24,27 +24,29 @@ func (n *network) answer(ns *nettest.NS, addr string) {
 	}
 	n.t.Cleanup(func() { c.Close() })
 	go func() {
-		b := make([]byte, 100)
+		b := make([]byte, 2048)
 		for {
 			k, from, err := c.ReadFrom(b)
 			if err != nil {
 				return
 			}
 			host, _, _ := net.SplitHostPort(from.String())
-			c.WriteTo([]byte(host+" "+string(b[:k])), from)
+			c.WriteTo(reply(host, b[:k]), from)
 		}
 	}()
+}
+
+// answer serves UDP at addr: it sends back what it gets, behind the source's
+// address.
+func (n *network) answer(ns *nettest.NS, addr string) {
+	n.t.Helper()
+	n.serveUDP(ns, addr, func(host string, b []byte) []byte { return []byte(host + " " + string(b)) })
 }
 
 // ask sends to addr and returns what comes back within the time.
 func (n *network) ask(ns *nettest.NS, addr string, wait time.Duration) string {
 	n.t.Helper()
-	var c net.Conn
-	var err error
-	ns.Do(func() { c, err = net.Dial("udp4", addr) })
-	if err != nil {
-		n.t.Fatal(err)
-	}
+	c := n.flow(ns, addr)
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(wait))
 	if _, err := c.Write([]byte("hello")); err != nil {
