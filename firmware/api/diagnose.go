@@ -5,8 +5,18 @@ import (
 	"time"
 )
 
-// MethodDiagnose is DiagnoseParams -> Diagnosis.
-const MethodDiagnose = "diagnose"
+// Of a diagnosis.
+const (
+	MethodDiagnose      = "diagnose"       // DiagnoseParams -> Diagnosis, by what the router remembers of the last attempt
+	MethodDiagnoseWatch = "diagnose.watch" // DiagnoseParams; stream of Watching, which ends with what was found
+)
+
+// Watching first tells that packets are watched from now on, so that an attempt
+// may begin; then, when its outcome was seen or half a minute is over, what was
+// found. While the WAN is down it is found at once.
+type Watching struct {
+	Found *Diagnosis `json:"found,omitempty"` // nil: watching
+}
 
 // DiagnoseParams asks why a VPN of a LAN device does not work.
 type DiagnoseParams struct {
@@ -14,9 +24,6 @@ type DiagnoseParams struct {
 	Server     netip.Addr `json:"server"`
 	ServerName string     `json:"server_name,omitempty"` // as it was asked for, when that was a name
 	Protocol   string     `json:"protocol,omitempty"`    // "pptp", "l2tp", "ipsec", "sstp", "openvpn", "wireguard"; "" is whatever the device tries
-	// Watch waits for an attempt until its outcome is seen, at most half a
-	// minute; else only what the router remembers of the last one counts.
-	Watch bool `json:"watch,omitempty"`
 }
 
 // Diagnosis is what was found.

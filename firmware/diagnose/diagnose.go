@@ -158,6 +158,8 @@ type Seen struct {
 	Denied     []Denied
 	ClockSet   bool
 	Others     []string // other devices that talk IPsec to the server, as people know them
+	Bound      bool     // it is known which of the server's native ESP is the device's
+	CopyOff    bool     // native IPsec with a server is for one device at a time
 	Elsewhere  []string // VPNs of the device to other servers: "pptp to 198.51.100.7"
 	Flows      []Flow
 	Watched    time.Duration // 0: only the last attempt was looked at

@@ -199,7 +199,7 @@ func (c *judge) common(f Flow, service string) (verdict, bool) {
 		return c.stray(f), true
 	case f.Arrived > 0 && f.In.Packets == 0 && len(c.Others) == 0 && f.Out.Packets >= enoughTries:
 		return verdict{Undelivered, fmt.Sprintf("%s answers %s (%d packets came to the WAN), but they match no connection of %s.", c.server(), f.Part.text(), f.Arrived, c.device()),
-			"Disconnect the VPN, wait a minute and start it again, so that the router sees it from its first packet.", true}, true
+			"Disconnect the VPN, wait a minute and start it again, so that the router sees it from its first packet.", f.unanswered()}, true
 	}
 	return verdict{}, false
 }
@@ -222,9 +222,16 @@ func (c *judge) silent(f Flow, service string) verdict {
 		return verdict{Silent, fmt.Sprintf("%s calls the %s on %s (%s %d times), which does not answer.", c.server(), service, c.device(), f.Part.text(), f.In.Packets),
 			fmt.Sprintf("Check that the %s runs on %s and that its firewall passes %s.", service, c.device(), f.Part.text()), f.In.Packets >= enoughTries && f.Age >= enoughWaiting}
 	}
+	if f.Held && f.Part == IKE && c.CopyOff && len(c.Others) > 0 {
+		return verdict{NotAllowed, fmt.Sprintf("passthrough ipsec copy is off, so that native IPsec with %s is for one device at a time, and it is with %s; %s and was refused.", c.server(), strings.Join(c.Others, ", "), c.tries(f)),
+			"set passthrough ipsec copy on; commit, or disconnect the other device and wait until the router has forgotten it", f.unanswered()}
+	}
 	if f.Held {
-		return verdict{NotTold, fmt.Sprintf("%s, and none of it left this router yet.", c.tries(f)),
-			"A further device of an IPsec server waits until the router has made room for it; try once more. If that stays so: show log", false}
+		fix := "See what holds it back: show firewall, show log"
+		if len(c.Others) > 0 {
+			fix = "A further device of an IPsec server waits until the router has made room for it: try once more. If that stays so: show log"
+		}
+		return verdict{NotTold, fmt.Sprintf("%s, and none of it has left this router.", c.tries(f)), fix, false}
 	}
 	return verdict{Silent, fmt.Sprintf("%s does not answer: %s, and nothing came back.", c.server(), c.tries(f)),
 		fmt.Sprintf("Check the server's address, that its %s runs and that nothing on the way to it filters %s.", service, f.Part.text()), f.unanswered()}

@@ -11,7 +11,7 @@ func (c *judge) ipsec() verdict {
 	switch {
 	case natt.DataIn > 0 && natt.DataOut > 0:
 		return c.up(natt)
-	case esp.Watched && esp.Out.Packets > 0 && esp.In.Packets > 0 && !shared:
+	case esp.Watched && esp.Out.Packets > 0 && esp.In.Packets > 0 && (!shared || c.Bound):
 		return c.up(esp)
 	}
 	if v, ok := c.windows(ike, natt, esp); ok {

@@ -80,6 +80,7 @@ func TestShapes(t *testing.T) {
 	}{
 		"WireGuard at DNS's port": {[][]byte{udp(device, server, 4000, 53, wireguard...), udp(server, device, 53, 4000, append([]byte{2, 0, 0, 0}, make([]byte, 88)...)...),
 			udp(device, server, 4000, 53, 4, 0, 0, 0, 1), udp(server, device, 53, 4000, 4, 0, 0, 0, 1)}, diagnose.WireGuard, "handshake initiation", 1, 1},
+		"WireGuard that is up":    {[][]byte{udp(device, server, 4000, 7000, append([]byte{4}, make([]byte, 127)...)...), udp(server, device, 7000, 4000, append([]byte{4}, make([]byte, 31)...)...)}, diagnose.WireGuard, "", 1, 1},
 		"OpenVPN at another port": {[][]byte{udp(device, server, 4000, 5000, openvpn...), udp(server, device, 5000, 4000, append([]byte{8 << 3}, openvpn[1:]...)...)}, diagnose.OpenVPN, "P_CONTROL_HARD_RESET_CLIENT_V2", 0, 0},
 		"OpenVPN in TCP 443":      {[][]byte{tcp(device, server, 4000, 443, 2), segment(device, server, 4000, 443, framed), segment(server, device, 443, 4000, []byte{0, 3, 9 << 3, 1, 1})}, diagnose.OpenVPN, "P_CONTROL_HARD_RESET_CLIENT_V2", 1, 0},
 		"TLS":                     {[][]byte{tcp(device, server, 4000, 443, 2), segment(device, server, 4000, 443, []byte{22, 3, 1, 0, 9, 1}), segment(server, device, 443, 4000, []byte{23, 3, 3, 0, 9})}, diagnose.SSTP, "ClientHello", 1, 0},

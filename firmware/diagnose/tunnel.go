@@ -12,13 +12,14 @@ const (
 	resetClientV3 = 10
 )
 
-// shape tells what begins with a packet, whatever its port: WireGuard's
-// handshake initiation has 148 bytes, OpenVPN's first packet an opcode and
-// a session ID.
+// shape tells what a packet is of, whatever its port: WireGuard's handshake
+// initiation has 148 bytes and its data whole blocks of 16, OpenVPN's first
+// packet an opcode and a session ID.
 func shape(p packet) (Part, bool) {
 	b := p.inner()
 	switch {
-	case p.protocol == 17 && len(b) == 148 && binary.LittleEndian.Uint32(b) == 1:
+	case p.protocol == 17 && len(b) == 148 && binary.LittleEndian.Uint32(b) == 1,
+		p.protocol == 17 && len(b) >= 32 && binary.LittleEndian.Uint32(b) == 4 && p.bytes%16 == 12: // 28 bytes of headers
 		return WireGuard, true
 	case p.protocol == 17 && openvpnReset(b), p.protocol == 6 && len(b) > 2 && int(binary.BigEndian.Uint16(b)) == len(b)-2 && openvpnReset(b[2:]):
 		return OpenVPN, true

@@ -10,11 +10,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mdlayher/packet"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/culvert-fw/culvert/firmware/api"
 	"github.com/culvert-fw/culvert/firmware/diagnose"
 	"github.com/culvert-fw/culvert/firmware/kernel/conntrack"
+	"github.com/culvert-fw/culvert/firmware/kernel/nft"
 	plan "github.com/culvert-fw/culvert/firmware/plan/passthrough"
 )
 
@@ -27,28 +29,41 @@ const (
 )
 
 // diagnose is api.MethodDiagnose.
-func (d *daemon) diagnose(ctx context.Context, _ api.Peer, p api.DiagnoseParams) (*api.Diagnosis, error) {
-	if found := d.servers.refresh(ctx, p.ServerName); len(found) > 0 && !slices.Contains(found, p.Server) {
-		p.Server = found[0] // who asked was told another of its addresses
-	}
+func (d *daemon) diagnose(_ context.Context, _ api.Peer, p api.DiagnoseParams) (*api.Diagnosis, error) {
 	s, err := d.diagnosed(p)
 	if err != nil {
 		return nil, err
 	}
-	known, aside, err := d.remembered(&s)
-	if err != nil {
+	if s.Flows, _, err = d.remembered(&s); err != nil {
 		return nil, err
 	}
-	s.Flows = known
 	found := diagnose.Judge(s)
-	if !p.Watch || found.Cause == diagnose.NoWAN {
-		return &found, nil
+	return &found, nil
+}
+
+// diagnoseWatch is api.MethodDiagnoseWatch.
+func (d *daemon) diagnoseWatch(ctx context.Context, _ api.Peer, p api.DiagnoseParams, send func(api.Watching) error) error {
+	s, err := d.diagnosed(p)
+	if err != nil {
+		return err
+	}
+	known, aside, err := d.remembered(&s)
+	if err != nil {
+		return err
+	}
+	s.Flows = known
+	if found := diagnose.Judge(s); found.Cause == diagnose.NoWAN {
+		return send(api.Watching{Found: &found})
 	}
 	defer d.watching.Add(-1)
 	if d.watching.Add(1) > mostDiagnoses {
-		return nil, &api.Error{Code: "busy", Text: fmt.Sprintf("%d diagnoses watch already. Try again when one has ended, in half a minute at most.", mostDiagnoses)}
+		return &api.Error{Code: "busy", Text: fmt.Sprintf("%d diagnoses watch already. Try again when one has ended, in half a minute at most.", mostDiagnoses)}
 	}
-	return d.watchVPN(ctx, s, known, aside)
+	found, err := d.watchVPN(ctx, s, known, aside, func() error { return send(api.Watching{}) })
+	if err != nil {
+		return err
+	}
+	return send(api.Watching{Found: found})
 }
 
 // diagnosed is who is to be diagnosed, and what the router knows beside packets.
@@ -94,7 +109,7 @@ func invalid(format string, v ...any) error {
 // refusals are what the settings in effect refuse.
 func (d *daemon) refusals(s *diagnose.Seen) {
 	want := d.desired()
-	s.Off, s.Denied = nil, nil
+	s.Off, s.Denied, s.CopyOff = nil, nil, !want.Settings.Passthrough.IPsec.Copy
 	for _, p := range want.Settings.Passthrough.Protocols() {
 		if !p.Enabled {
 			s.Off = append(s.Off, p.Name)
@@ -210,6 +225,11 @@ func (d *daemon) untracked(s *diagnose.Seen, now time.Time) (flows []diagnose.Fl
 	if !slices.Contains(devices[s.Server], s.Device) {
 		return nil, aside, nil
 	}
+	known, err := d.tunnels.learned(plan.Bound)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.Bound = slices.ContainsFunc(known, func(e nft.Learned) bool { return address(e.Key) == s.Server && address(e.Data) == s.Device })
 	ike, esp := diagnose.Flow{Part: diagnose.IKE}, diagnose.Flow{Part: diagnose.ESP}
 	for _, name := range []string{plan.Cookies, plan.Outbound, plan.Inbound} {
 		set := plan.LearnedSet(name)
@@ -258,26 +278,60 @@ func newest(all []diagnose.Flow) []diagnose.Flow {
 	return slices.CompactFunc(all, func(a, b diagnose.Flow) bool { return a.Part == b.Part })
 }
 
-// watchVPN looks at the packets themselves until they tell the cause.
-func (d *daemon) watchVPN(ctx context.Context, s diagnose.Seen, known []diagnose.Flow, aside []netip.Addr) (*api.Diagnosis, error) {
+// watchVPN looks at the packets themselves until they tell the cause; it calls
+// ready when it begins.
+func (d *daemon) watchVPN(ctx context.Context, s diagnose.Seen, known []diagnose.Flow, aside []netip.Addr, ready func() error) (*api.Diagnosis, error) {
+	want := d.desired()
+	w := &diagnose.Watch{Device: s.Device, Server: s.Server, Router: want.LAN.Address.Addr(), Outside: s.WAN}
+	lan, err := openTap(want.LAN.Device, tapFilter(w.Server))
+	if err != nil {
+		return nil, err
+	}
+	defer lan.Close()
+	wan, err := openTap(want.WAN.Device, wanFilter(w.Server, w.Outside, aside))
+	if err != nil {
+		return nil, err
+	}
+	defer wan.Close()
+	began := time.Now()
+	if err := ready(); err != nil {
+		return nil, err
+	}
 	ctx, stop := context.WithTimeout(ctx, diagnoseWatch)
 	defer stop()
-	began := time.Now()
-	w := &diagnose.Watch{Device: s.Device, Server: s.Server, Router: d.desired().LAN.Address.Addr(), Outside: s.WAN}
 	var mu sync.Mutex
 	g, taps := errgroup.WithContext(ctx)
-	d.taps(taps, g, w, aside, func(take func([]byte, time.Duration), b []byte) {
+	read := func(c *packet.Conn, take func([]byte, time.Duration)) {
+		g.Go(func() error {
+			return readTap(taps, c, func(b []byte) {
+				mu.Lock()
+				defer mu.Unlock()
+				take(b, time.Since(began))
+			})
+		})
+	}
+	read(lan, w.LAN)
+	read(wan, w.WAN)
+	look := func(aside []netip.Addr) []diagnose.Flow {
 		mu.Lock()
 		defer mu.Unlock()
-		take(b, time.Since(began))
-	})
+		w.Aside = aside
+		return w.Flows(time.Since(began))
+	}
+	found, err := d.untilTold(taps, s, known, aside, began, look)
+	stop()
+	return found, errors.Join(err, g.Wait())
+}
+
+// untilTold looks at what was seen until it tells the cause or ctx is done.
+func (d *daemon) untilTold(ctx context.Context, s diagnose.Seen, known []diagnose.Flow, aside []netip.Addr, began time.Time, look func(aside []netip.Addr) []diagnose.Flow) (*api.Diagnosis, error) {
 	var found api.Diagnosis
 	tick := time.NewTicker(diagnoseLook)
 	defer tick.Stop()
 	looked, certain := began, false
 	for over := false; !over; {
 		select {
-		case <-taps.Done():
+		case <-ctx.Done():
 			over = true
 		case <-tick.C:
 		}
@@ -287,16 +341,12 @@ func (d *daemon) watchVPN(ctx context.Context, s diagnose.Seen, known []diagnose
 			looked = time.Now()
 			_, now, err := d.remembered(&s)
 			if err != nil {
-				stop()
-				return nil, errors.Join(err, g.Wait())
+				return nil, err
 			}
 			aside, certain = now, found.Cause == diagnose.OtherAddress
 		}
 		s.Watched = time.Since(began)
-		mu.Lock()
-		w.Aside = aside
-		live := w.Flows(s.Watched)
-		mu.Unlock()
+		live := look(aside)
 		s.Flows = diagnose.Merge(known, live)
 		found = diagnose.Judge(s)
 		// What was known before is no answer to who asked for a new attempt.
@@ -304,17 +354,5 @@ func (d *daemon) watchVPN(ctx context.Context, s diagnose.Seen, known []diagnose
 			break
 		}
 	}
-	stop()
-	return &found, g.Wait()
-}
-
-// taps starts one on each side of the router.
-func (d *daemon) taps(ctx context.Context, g *errgroup.Group, w *diagnose.Watch, aside []netip.Addr, give func(take func([]byte, time.Duration), b []byte)) {
-	want := d.desired()
-	g.Go(func() error {
-		return tap(ctx, want.LAN.Device, tapFilter(w.Server), func(b []byte) { give(w.LAN, b) })
-	})
-	g.Go(func() error {
-		return tap(ctx, want.WAN.Device, wanFilter(w.Server, w.Outside, aside), func(b []byte) { give(w.WAN, b) })
-	})
+	return &found, nil
 }

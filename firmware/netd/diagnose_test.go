@@ -3,7 +3,9 @@ package netd
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"sync"
@@ -81,14 +83,27 @@ func (v *vpnAttempt) diagnosed(server, protocol, want string, send ...func()) ap
 	}()
 	defer func() { stop(); <-done }()
 	var d api.Diagnosis
-	p := map[string]any{"device": "192.168.1.10", "server": server, "protocol": protocol, "watch": true}
-	if err := v.r.api.Call(ctx, api.MethodDiagnose, p, &d); err != nil {
+	if err := v.r.watchVPN(ctx, map[string]any{"device": "192.168.1.10", "server": server, "protocol": protocol}, &d); err != nil {
 		v.t.Fatal(err)
 	}
 	if d.Cause != want || !d.Settled {
 		v.t.Errorf("cause %q (settled %v), want %q: %s\n%+v", d.Cause, d.Settled, want, d.Text, d.Evidence)
 	}
 	return d
+}
+
+// watchVPN is a live diagnosis, of an attempt that may have begun.
+func (r *testRouter) watchVPN(ctx context.Context, p map[string]any, d *api.Diagnosis) error {
+	told := 0
+	err := r.api.Stream(ctx, api.MethodDiagnoseWatch, p, func(raw json.RawMessage) error {
+		told++
+		w := api.Watching{Found: d}
+		return json.Unmarshal(raw, &w)
+	})
+	if err == nil && told != 2 {
+		return fmt.Errorf("told %d times, want that it watches and what it found", told)
+	}
+	return err
 }
 
 // raw sends an IP protocol's packets from the device.
@@ -256,12 +271,12 @@ func (v *vpnAttempt) settings() {
 func TestDiagnoseBusy(t *testing.T) {
 	r := newRouter(t, "203.0.113")
 	r.online()
-	p := map[string]any{"device": "192.168.1.10", "server": "198.51.100.14", "watch": true}
+	p := map[string]any{"device": "192.168.1.10", "server": "198.51.100.14"}
 	var wg sync.WaitGroup
 	ctx, stop := context.WithCancel(t.Context())
 	busy := make(chan error, mostDiagnoses+1)
 	for range mostDiagnoses + 1 {
-		wg.Go(func() { busy <- r.api.Call(ctx, api.MethodDiagnose, p, nil) })
+		wg.Go(func() { busy <- r.watchVPN(ctx, p, new(api.Diagnosis)) })
 	}
 	var e *api.Error
 	if err := <-busy; !errors.As(err, &e) || e.Code != "busy" {
@@ -272,7 +287,7 @@ func TestDiagnoseBusy(t *testing.T) {
 	r.until("room for another one", func() error {
 		ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
 		defer stop()
-		err := r.api.Call(ctx, api.MethodDiagnose, p, nil)
+		err := r.watchVPN(ctx, p, new(api.Diagnosis))
 		if errors.As(err, &e) && e.Code == "busy" {
 			return err
 		}

@@ -48,7 +48,8 @@ func (d *daemon) serveAPI(ctx context.Context, ln net.Listener) error {
 			api.MethodRestart:     api.Handle(d.restart),
 		},
 		Streams: map[string]api.StreamHandler{
-			api.MethodEdgeWatch: api.HandleStream(d.edges.watch),
+			api.MethodEdgeWatch:     api.HandleStream(d.edges.watch),
+			api.MethodDiagnoseWatch: api.HandleStream(d.diagnoseWatch),
 		},
 	})
 	if ctx.Err() != nil {

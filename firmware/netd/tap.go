@@ -18,24 +18,29 @@ import (
 // tapBytes is how much of a packet is copied: IKE's first messages as a whole.
 const tapBytes = 1600
 
-// tap hands over the beginnings of IPv4 packets that pass an interface, as a
-// filter passes them, until ctx is done. It sees what the firewall refuses and
-// what the flowtable carries. take's packet is valid until it returns.
-func tap(ctx context.Context, ifname string, filter []bpf.Instruction, take func(b []byte)) error {
+// openTap gives a socket for the beginnings of IPv4 packets that pass an
+// interface, as a filter passes them. It sees what the firewall refuses and what
+// the flowtable carries.
+func openTap(ifname string, filter []bpf.Instruction) (*packet.Conn, error) {
 	ifi, err := net.InterfaceByName(ifname)
 	if err != nil {
-		return fmt.Errorf("watch %s: %w", ifname, err)
+		return nil, fmt.Errorf("watch %s: %w", ifname, err)
 	}
 	raw, err := bpf.Assemble(filter)
 	if err != nil {
-		return fmt.Errorf("watch %s: %w", ifname, err)
+		return nil, fmt.Errorf("watch %s: %w", ifname, err)
 	}
 	// Of all protocols: a socket of one would not see what goes out.
 	c, err := packet.Listen(ifi, packet.Datagram, unix.ETH_P_ALL, &packet.Config{Filter: raw})
 	if err != nil {
-		return fmt.Errorf("watch %s: %w", ifname, err)
+		return nil, fmt.Errorf("watch %s: %w", ifname, err)
 	}
-	defer c.Close()
+	return c, nil
+}
+
+// readTap hands packets over until ctx is done. take's packet is valid until it
+// returns.
+func readTap(ctx context.Context, c *packet.Conn, take func(b []byte)) error {
 	stop := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	buf := make([]byte, tapBytes)
@@ -47,7 +52,7 @@ func tap(ctx context.Context, ifname string, filter []bpf.Instruction, take func
 		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, unix.ENETDOWN): // the port was down for a moment
 			continue
 		case err != nil:
-			return fmt.Errorf("watch %s: %w", ifname, err)
+			return fmt.Errorf("watch packets: %w", err)
 		}
 		take(buf[:n])
 	}

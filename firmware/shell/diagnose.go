@@ -2,6 +2,7 @@ package shell
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -45,12 +46,7 @@ func runDiagnoseVPN(ctx context.Context, s *Shell, a args) error {
 		return err
 	}
 	if !d.Settled || live && d.Cause != diagnose.NoWAN {
-		if !a.json {
-			fmt.Fprintf(s.c, "Now start the VPN on %s; watching for up to 30 s. Ctrl-C ends it.\n", orElse(d.Name, addr(d.Device)))
-		}
-		p.Watch = true
-		d = api.Diagnosis{}
-		if err := s.o.API.Call(ctx, api.MethodDiagnose, p, &d); err != nil {
+		if err := s.watchVPN(ctx, p, &d, !a.json); err != nil {
 			return err
 		}
 	}
@@ -59,6 +55,25 @@ func runDiagnoseVPN(ctx context.Context, s *Shell, a args) error {
 	}
 	writeDiagnosis(s.c, d, s.width())
 	return nil
+}
+
+// watchVPN has the router look at a new attempt. The person is told to start it
+// once the router looks.
+func (s *Shell) watchVPN(ctx context.Context, p api.DiagnoseParams, d *api.Diagnosis, tell bool) error {
+	device := orElse(d.Name, addr(d.Device))
+	return s.o.API.Stream(ctx, api.MethodDiagnoseWatch, p, func(raw json.RawMessage) error {
+		var w api.Watching
+		if err := json.Unmarshal(raw, &w); err != nil {
+			return err
+		}
+		switch {
+		case w.Found != nil:
+			*d = *w.Found
+		case tell:
+			fmt.Fprintf(s.c, "Now start the VPN on %s; watching for up to 30 s. Ctrl-C ends it.\n", device)
+		}
+		return nil
+	})
 }
 
 // writeDiagnosis tells the cause, what to do, and what was seen.

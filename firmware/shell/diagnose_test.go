@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
@@ -15,8 +16,20 @@ import (
 // doctor tells a cause only after it has watched.
 type doctor struct {
 	shell.Caller
-	asked []api.DiagnoseParams
-	knows bool // of the last attempt
+	asked   []api.DiagnoseParams
+	watched int
+	knows   bool // of the last attempt
+}
+
+const theCause = `{"name":"laptop","device":"192.168.1.100","settled":true,"cause":"up","text":"The cause."}`
+
+// Stream tells the cause of a new attempt.
+func (d *doctor) Stream(_ context.Context, method string, _ any, each func(json.RawMessage) error) error {
+	if method != api.MethodDiagnoseWatch {
+		return errors.New(method)
+	}
+	d.watched++
+	return errors.Join(each(json.RawMessage(`{}`)), each(json.RawMessage(`{"found":`+theCause+`}`)))
 }
 
 func (d *doctor) Call(ctx context.Context, method string, params, result any) error {
@@ -25,8 +38,8 @@ func (d *doctor) Call(ctx context.Context, method string, params, result any) er
 		return d.Caller.Call(ctx, method, params, result)
 	}
 	d.asked = append(d.asked, p)
-	answer := `{"name":"laptop","device":"192.168.1.100","settled":true,"cause":"up","text":"The cause."}`
-	if !p.Watch && !d.knows {
+	answer := theCause
+	if !d.knows {
 		answer = `{"name":"laptop","device":"192.168.1.100","cause":"unknown","text":"Nothing yet.","fix":"Start it.","hints":["Perhaps."]}`
 	}
 	return json.Unmarshal([]byte(answer), result)
@@ -52,16 +65,16 @@ func TestDiagnoseWatches(t *testing.T) {
 		t.Errorf("%q", out)
 	}
 	want := api.DiagnoseParams{Device: "laptop", Server: ip("203.0.113.5"), Protocol: "pptp"}
-	if len(d.asked) != 2 || d.asked[0] != want || !d.asked[1].Watch {
-		t.Errorf("asked %+v", d.asked)
+	if len(d.asked) != 1 || d.asked[0] != want || d.watched != 1 {
+		t.Errorf("asked %+v, watched %d times", d.asked, d.watched)
 	}
 	if _, out := run("diagnose vpn laptop 203.0.113.5 --json", false); !strings.HasPrefix(out, "{") {
 		t.Errorf("%q", out)
 	}
-	if d, out := run("diagnose vpn laptop 203.0.113.5", true); len(d.asked) != 1 || out != "The cause.\n" {
+	if d, out := run("diagnose vpn laptop 203.0.113.5", true); len(d.asked) != 1 || d.watched != 0 || out != "The cause.\n" {
 		t.Errorf("%q after %+v", out, d.asked)
 	}
-	if d, _ := run("diagnose vpn laptop 203.0.113.5 live", true); len(d.asked) != 2 || !d.asked[1].Watch || d.asked[1].Protocol != "" {
+	if d, _ := run("diagnose vpn laptop 203.0.113.5 live", true); d.watched != 1 || d.asked[0].Protocol != "" {
 		t.Errorf("live: %+v", d.asked)
 	}
 }

@@ -4,6 +4,7 @@ package shell
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 // Caller is the network manager; *api.Client is one.
 type Caller interface {
 	Call(ctx context.Context, method string, params, result any) error
+	Stream(ctx context.Context, method string, params any, each func(json.RawMessage) error) error
 }
 
 // Options are what a shell needs. API, Author, Now and Hash must be set.
