@@ -29,8 +29,8 @@ const (
 )
 
 // diagnose is api.MethodDiagnose.
-func (d *daemon) diagnose(_ context.Context, _ api.Peer, p api.DiagnoseParams) (*api.Diagnosis, error) {
-	s, err := d.diagnosed(p)
+func (d *daemon) diagnose(ctx context.Context, _ api.Peer, p api.DiagnoseParams) (*api.Diagnosis, error) {
+	s, err := d.diagnosed(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +43,7 @@ func (d *daemon) diagnose(_ context.Context, _ api.Peer, p api.DiagnoseParams) (
 
 // diagnoseWatch is api.MethodDiagnoseWatch.
 func (d *daemon) diagnoseWatch(ctx context.Context, _ api.Peer, p api.DiagnoseParams, send func(api.Watching) error) error {
-	s, err := d.diagnosed(p)
+	s, err := d.diagnosed(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,10 @@ func (d *daemon) diagnoseWatch(ctx context.Context, _ api.Peer, p api.DiagnosePa
 }
 
 // diagnosed is who is to be diagnosed, and what the router knows beside packets.
-func (d *daemon) diagnosed(p api.DiagnoseParams) (diagnose.Seen, error) {
+func (d *daemon) diagnosed(ctx context.Context, p api.DiagnoseParams) (diagnose.Seen, error) {
+	if found := d.servers.refresh(ctx, p.ServerName); len(found) > 0 && !slices.Contains(found, p.Server) {
+		p.Server = found[0] // who asked was told another of its addresses
+	}
 	want := d.desired()
 	s := diagnose.Seen{Server: p.Server, ServerName: p.ServerName, Protocol: p.Protocol, ClockSet: d.known().Synced || len(want.NTP.Servers) == 0}
 	if p.Protocol != "" && !slices.Contains(diagnose.Protocols, p.Protocol) {
