@@ -260,6 +260,16 @@ func TestHandshakesEndFlows(t *testing.T) {
 		check(i, "quic", "")
 		check(i, "nat-t", "")
 	}
+
+	// What was refused before is no tunnel, whatever is refused now.
+	n.set("set passthrough openvpn on\nset passthrough wireguard servers " + stranger)
+	check(1, "quic", "")
+	for _, more := range []string{"set passthrough wireguard servers 192.0.2.1", "set passthrough wireguard off"} {
+		n.set(more)
+		if !has(1, "quic") {
+			t.Errorf("%s ends a flow to a server that was not among those before", more)
+		}
+	}
 }
 
 // TestOpenVPNOverTCP: by its port, and by the first segment at any other.

@@ -39,8 +39,10 @@ type Selector struct {
 	DNATed   bool // only connections that were forwarded to a LAN device, by their external port
 	Why      string
 	allowed  *limit // leaves out the tunnels that may go on, see Picks
-	// crossing leaves out what ends at the router, and these ports.
+	// crossing leaves out what ends at the router, these ports, and what could
+	// be no tunnel because it was refused before.
 	crossing bool
+	before   *limit
 	others   []settings.PassPort
 }
 
@@ -71,6 +73,9 @@ func (s Selector) Picks(f Flow) bool {
 	device, server := f.Src, f.ReplySrc
 	if f.DNATed { // the other end began
 		device, server = server, device
+	}
+	if s.before != nil && !s.before.may(device, server) {
+		return false
 	}
 	return s.allowed == nil || f.DNATed && device == s.allowed.served || !s.allowed.may(device, server)
 }
@@ -106,7 +111,8 @@ func Outdated(s *settings.Settings, old, new facts.Facts) []Selector {
 // on though they are refused now; and a helper is only given to new
 // connections, so running PPTP starts anew when it is turned on.
 func Ended(old, new *settings.Settings, f facts.Facts) []Selector {
-	out := narrowed(new, limits(old, f), limits(new, f))
+	limited := limits(old, f)
+	out := narrowed(new, limited, limits(new, f))
 	was := old.Passthrough.Protocols()
 	for i, p := range new.Passthrough.Protocols() {
 		turned := p.Enabled != was[i].Enabled
@@ -124,7 +130,8 @@ func Ended(old, new *settings.Settings, f facts.Facts) []Selector {
 			}
 		}
 		if turned && hasHandshake(p.Name) {
-			out = append(out, anywhere(new, Selector{Why: why}))
+			i := slices.IndexFunc(limited, func(l limit) bool { return l.name == p.Name })
+			out = append(out, anywhere(new, Selector{Why: why, before: &limited[i]}))
 		}
 	}
 	return out
@@ -165,7 +172,7 @@ func narrowed(s *settings.Settings, was, is []limit) (out []Selector) {
 			}
 		}
 		if hasHandshake(l.name) {
-			out = append(out, anywhere(s, Selector{Why: why, allowed: &l}))
+			out = append(out, anywhere(s, Selector{Why: why, allowed: &l, before: &was[i]}))
 		}
 	}
 	return out
