@@ -40,7 +40,7 @@ func newBindings(t *tunnels) *bindings {
 	return &bindings{t: t, start: time.Now(), wake: make(chan struct{}, 1), l: learn.New()}
 }
 
-// told takes what the kernel tells of a burst of ESP.
+// told takes what the kernel tells of ESP.
 func (b *bindings) told(p nflog.Packet) {
 	header := 4 * int(p.Data[0]&15)
 	if len(p.Data) < header+4 || p.Data[9] != unix.IPPROTO_ESP {
@@ -49,10 +49,11 @@ func (b *bindings) told(p nflog.Packet) {
 	at := func(i int) netip.Addr { return netip.AddrFrom4([4]byte(p.Data[i : i+4])) }
 	spi, when := binary.BigEndian.Uint32(p.Data[header:]), b.when(p.Time)
 	b.mu.Lock()
-	if p.Prefix == plan.LogIn {
-		b.l.In(when, at(12), spi)
-	} else {
-		b.l.Out(when, at(16), at(12), spi)
+	switch p.Prefix {
+	case plan.LogIn, plan.LogInToo:
+		b.l.In(when, at(12), spi, p.Prefix == plan.LogIn)
+	case plan.LogOut, plan.LogOutToo:
+		b.l.Out(when, at(16), at(12), spi, p.Prefix == plan.LogOut)
 	}
 	b.mu.Unlock()
 	b.nudge()

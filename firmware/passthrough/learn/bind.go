@@ -21,10 +21,15 @@ func (l *Learner) bind(b burst, s *server, x *spi) {
 	case len(o.beside) < bothWays || o.count(b.spi)*4 < len(o.beside)*3:
 	case !s.othersOut(x, o.device), s.claimed(b, pair):
 	default:
-		x.device, x.pair, x.strikes, x.confirmed = o.device, pair, 0, b.at
-		l.changes = append(l.changes, Change{Bind, b.server, b.spi, o.device})
-		l.settle(b.server, pair, o)
+		l.bound(b, x, o, pair)
 	}
+}
+
+// bound binds an inbound SPI to the device of an outbound one.
+func (l *Learner) bound(b burst, x, o *spi, pair uint32) {
+	x.device, x.pair, x.strikes, x.confirmed, x.echoed = o.device, pair, 0, b.at, 0
+	l.changes = append(l.changes, Change{Bind, b.server, b.spi, o.device})
+	l.settle(b.server, pair, o)
 }
 
 // best is the SPI that explains the most bursts.

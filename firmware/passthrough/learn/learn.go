@@ -34,8 +34,12 @@ import (
 	"time"
 )
 
-// Silence is how long an SPI has been quiet when a packet begins a burst.
-const Silence = 300 * time.Millisecond
+// Silence is how long an SPI has been quiet when a packet begins a burst, Pause
+// when one is a sample of a stream: see echo.
+const (
+	Silence = 300 * time.Millisecond
+	Pause   = 40 * time.Millisecond
+)
 
 const (
 	request = 300 * time.Millisecond // a request comes at most so long before what it explains
@@ -91,6 +95,7 @@ type burst struct {
 	server  netip.Addr
 	spi     uint32
 	inbound bool
+	sample  bool // only that
 }
 
 type server struct {
@@ -103,11 +108,13 @@ type server struct {
 type spi struct {
 	began  [4]time.Duration // its last bursts
 	first  time.Duration
-	rate   float64    // bursts in horizon, decaying
-	beside [][]uint32 // for the last bursts: SPIs of the other direction that explain it
-	device netip.Addr // of an outbound one: whose; of an inbound one: bound to
+	rate   float64         // bursts in horizon, decaying
+	times  []time.Duration // of its last packets after a Pause
+	beside [][]uint32      // for the last bursts: SPIs of the other direction that explain it
+	device netip.Addr      // of an outbound one: whose; of an inbound one: bound to
 	// Of an inbound one.
 	pair      uint32        // outbound SPI that it is bound with; 0 not known
+	echoed    uint32        // outbound SPI that it was alike last
 	strikes   int           // bursts in a row that its device did not explain
 	wrong     int           // bindings that ended in doubt
 	confirmed time.Duration // the last evidence for the binding; 0 when there is none
@@ -161,31 +168,34 @@ func (l *Learner) Adopt(at time.Duration, c Change) bool {
 	return true
 }
 
-// In tells of a burst that the server began.
-func (l *Learner) In(at time.Duration, addr netip.Addr, n uint32) {
+// In tells of a server's packet that begins a burst, or is a sample.
+func (l *Learner) In(at time.Duration, addr netip.Addr, n uint32, begins bool) {
 	if s := l.servers[addr]; s != nil {
-		if x := note(s.in, n, at); x != nil {
-			l.wait(burst{at + answer, at, addr, n, true})
+		if x := note(s.in, n, at, begins); x != nil {
+			l.wait(burst{at + answer, at, addr, n, true, !begins})
 		}
 	}
 }
 
-// Out tells of a burst that a device began.
-func (l *Learner) Out(at time.Duration, addr, device netip.Addr, n uint32) {
+// Out tells of a device's.
+func (l *Learner) Out(at time.Duration, addr, device netip.Addr, n uint32, begins bool) {
 	s := l.servers[addr]
 	if s == nil || !slices.Contains(s.devices, device) {
 		return
 	}
-	x := note(s.out, n, at)
-	if x == nil || x.device.IsValid() && x.device != device { // an SPI that another device showed first
+	if x := s.out[n]; x != nil && x.device != device { // an SPI that another device showed first
 		return
 	}
-	x.device = device
-	l.wait(burst{at + request, at, addr, n, false})
+	if x := note(s.out, n, at, begins); x != nil {
+		x.device = device
+		if begins {
+			l.wait(burst{at + request, at, addr, n, false, false})
+		}
+	}
 }
 
-// note remembers a burst; nil when there are too many SPIs.
-func note(m map[uint32]*spi, n uint32, at time.Duration) *spi {
+// note remembers a packet; nil when there are too many SPIs.
+func note(m map[uint32]*spi, n uint32, at time.Duration, begins bool) *spi {
 	x := m[n]
 	if x == nil {
 		if len(m) >= most && !forgetOldest(m) {
@@ -193,6 +203,12 @@ func note(m map[uint32]*spi, n uint32, at time.Duration) *spi {
 		}
 		x = &spi{first: at}
 		m[n] = x
+	}
+	if x.times = append(x.times, at); len(x.times) > 2*samples {
+		x.times = slices.Delete(x.times, 0, samples/2)
+	}
+	if !begins {
+		return x
 	}
 	x.rate = x.rate*math.Exp(-float64(at-x.began[0])/float64(horizon)) + 1
 	copy(x.began[1:], x.began[:])
@@ -252,6 +268,12 @@ func (l *Learner) judge(b burst) {
 	}
 	x := same[b.spi]
 	if x == nil {
+		return
+	}
+	if b.inbound && !x.device.IsValid() {
+		l.echo(b, s, x)
+	}
+	if b.sample {
 		return
 	}
 	var beside []uint32

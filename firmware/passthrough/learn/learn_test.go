@@ -46,7 +46,7 @@ func (p pushed) got(d *device, tag int)  { d.w.after(d.w.some(3*ms), func() { d.
 type pinger struct{ period time.Duration }
 
 func (p pinger) start(d *device) {
-	d.w.after(p.period, func() { d.send(1); p.start(d) })
+	d.w.after(p.period+time.Duration(d.w.rng.NormFloat64()*float64(2*ms)), func() { d.send(1); p.start(d) })
 }
 func (p pinger) served(d *device, n int) { d.push(0) }
 func (p pinger) got(d *device, tag int)  {}
@@ -173,9 +173,9 @@ func TestBounded(t *testing.T) {
 		t.Fatal("nothing was bound")
 	}
 	for i := range uint32(5 * most) {
-		w.l.In(w.now, office, i)
-		w.l.Out(w.now, office, w.devices[0].addr, i)
-		w.l.In(w.now, w.devices[0].addr, i) // nobody's server
+		w.l.In(w.now, office, i, true)
+		w.l.Out(w.now, office, w.devices[0].addr, i, true)
+		w.l.In(w.now, w.devices[0].addr, i, true) // nobody's server
 	}
 	s := w.l.servers[office]
 	if len(s.in) > most || len(s.out) > most || len(w.l.servers) != 1 {

@@ -38,6 +38,7 @@ type world struct {
 	l       *Learner
 	devices []*device
 	heard   map[uint32]time.Duration // last packet of an SPI, either direction's
+	sampled map[uint32]time.Duration
 	bound   map[uint32]netip.Addr
 	settled map[uint32]bool
 	doubt   time.Duration      // until then nothing goes to one device alone
@@ -60,7 +61,8 @@ type report struct {
 type device struct {
 	w       *world
 	addr    netip.Addr
-	rtt     time.Duration // to the server and back, half of it behind the router
+	rtt     time.Duration // from the router to the server and back
+	jitter  time.Duration // what is added to it, in the mean
 	in, out uint32        // SPIs of its SA
 	last    time.Duration // last packet out
 	credit  int           // packets that may come alone until the next packet out
@@ -106,10 +108,10 @@ func (w *world) some(d time.Duration) time.Duration {
 }
 
 func newWorld(seed uint64, apps []app) *world {
-	w := &world{rng: rand.New(rand.NewPCG(seed, 1)), now: time.Hour, l: New(), heard: map[uint32]time.Duration{},
+	w := &world{rng: rand.New(rand.NewPCG(seed, 1)), now: time.Hour, l: New(), heard: map[uint32]time.Duration{}, sampled: map[uint32]time.Duration{},
 		bound: map[uint32]netip.Addr{}, settled: map[uint32]bool{}, owner: map[uint32]*device{}, users: map[uint32]*device{}, wrong: map[uint32]int{}, loss: 0.005}
 	for i, a := range apps {
-		d := &device{w: w, addr: netip.AddrFrom4([4]byte{192, 168, 1, byte(10 + i)}), rtt: w.some(time.Duration(4+w.rng.IntN(150)) * ms), app: a}
+		d := &device{w: w, addr: netip.AddrFrom4([4]byte{192, 168, 1, byte(10 + i)}), rtt: time.Duration(4+w.rng.IntN(150)) * ms, jitter: w.exp(ms), app: a}
 		w.devices = append(w.devices, d)
 	}
 	w.tellDevices()
@@ -133,20 +135,27 @@ func (d *device) rekey() {
 	d.w.owner[d.in], d.w.users[d.out] = d, d
 }
 
+// sample tells whether a packet is one that netd is told of.
+func (w *world) sample(spi uint32) bool {
+	last := w.sampled[spi]
+	w.sampled[spi] = w.now
+	return w.now-last >= Pause
+}
+
 // send sends from the device; the packet is of the SA of now.
 func (d *device) send(tag int) {
 	w := d.w
 	if d.in == 0 || w.rng.Float64() < w.loss {
 		return
 	}
-	if w.now-w.heard[d.out] > Silence && w.rng.Float64() >= w.deaf {
-		w.l.Out(w.now, office, d.addr, d.out)
+	if begins := w.now-w.heard[d.out] > Silence; w.rng.Float64() >= w.deaf && (begins || !w.settled[d.out] && w.sample(d.out)) {
+		w.l.Out(w.now, office, d.addr, d.out, begins)
 	}
 	w.heard[d.out], d.last, d.credit = w.now, w.now, credit
 	if !w.settled[d.out] {
 		w.doubt = w.now + talking
 	}
-	w.after(w.some(d.rtt), func() {
+	w.after(d.rtt+w.exp(d.jitter), func() {
 		if w.rng.Float64() >= w.loss {
 			d.app.served(d, tag)
 		}
@@ -162,9 +171,6 @@ func (d *device) push(tag int) {
 	spi := d.in
 	w.packets++
 	began := w.now-w.heard[spi] > Silence
-	if began && w.rng.Float64() >= w.deaf {
-		w.l.In(w.now, office, spi)
-	}
 	w.heard[spi] = w.now
 	b, ok := w.bound[spi]
 	if began && ok {
@@ -173,6 +179,9 @@ func (d *device) push(tag int) {
 	alone := ok && !began && w.now >= w.doubt && w.spend(b)
 	switch {
 	case !alone:
+		if w.rng.Float64() >= w.deaf && (began || w.sample(spi)) {
+			w.l.In(w.now, office, spi, began)
+		}
 		w.copied++
 		w.wrong[spi] = 0
 	case b == d.addr:

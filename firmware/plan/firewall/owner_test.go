@@ -26,7 +26,7 @@ func newOwned(t *testing.T) *owned {
 	n := newNetwork(t)
 	o := &owned{network: n, pc: newEnd(t, n.pc, "pc", pcIP), nas: newEnd(t, n.nas, "nas", nasIP), srv: newEnd(t, n.wan, "server", server)}
 	n.l.timeouts = map[string]time.Duration{}
-	for _, s := range [...]string{"heard", "said", "talking", "spent", "doubted"} {
+	for _, s := range [...]string{"heard", "said", "sampled", "talking", "spent", "doubted"} {
 		n.l.timeouts[s] = time.Hour
 	}
 	o.told = n.seconds()
@@ -122,6 +122,15 @@ func TestOwner(t *testing.T) {
 	o.out(o.nas, 0xa2)
 	o.burst("out", 0xa2)
 	o.out(o.nas, 0xa2)
+	o.quiet()
+
+	// And of samples of the streams, after a pause.
+	o.unlearn("sampled", serverKey, spiKey(0xb2))
+	o.from(0xb2, both...)
+	o.burst("in+", 0xb2)
+	o.unlearn("sampled", serverKey, spiKey(0xa2))
+	o.out(o.nas, 0xa2)
+	o.burst("out+", 0xa2)
 	o.quiet()
 
 	// Bound, in a burst, but the device that talks is not settled: it may be

@@ -27,6 +27,7 @@ const (
 	doubted = "doubted" // servers that somebody unsettled talks to
 	heard   = "heard"   // server . inbound SPI, in the burst
 	said    = "said"    // server . outbound SPI, in the burst
+	sampled = "sampled" // server . SPI of either direction: not a sample of its stream
 	// Chains.
 	owner    = "owner"
 	begins   = "begins"
@@ -36,10 +37,13 @@ const (
 )
 
 // Prefixes of what netd is told of in LogGroup: the packet that begins a burst
-// of ESP, from a server and from a device; a further device of a server; AH,
+// of ESP, from a server and from a device; samples of streams that nobody knows
+// the owner of; a further device of a server; AH,
 // which was refused.
 const (
 	LogIn     = "in"
+	LogInToo  = "in+"
+	LogOutToo = "out+"
 	LogOut    = "out"
 	LogSecond = "second"
 	LogAH     = "ah"
@@ -48,7 +52,7 @@ const (
 const (
 	talkTime = time.Second
 	credit   = 3
-	told1s   = 200 // bursts that netd is told of in a second
+	told1s   = 200 // packets of each kind that netd is told of in a second
 )
 
 var (
@@ -67,7 +71,7 @@ func (n Network) ownerSets() []rs.Set {
 	return []rs.Set{
 		bound, set(Settled, cookieTimeout, addr, addr),
 		set(talking, talkTime, addr, addr), set(spent, talkTime, addr, addr), set(doubted, talkTime, addr),
-		set(heard, owners.Silence, addr, addr), set(said, owners.Silence, addr, addr),
+		set(heard, owners.Silence, addr, addr), set(said, owners.Silence, addr, addr), set(sampled, owners.Pause, addr, addr),
 		set(Copies, cookieTimeout, addr),
 	}
 }
@@ -106,7 +110,7 @@ func (n Network) ownerChains() []rs.Chain {
 			rs.R("nobody knows", to(everyone)),
 		}},
 		{Name: begins, Rules: []rs.Rule{
-			rs.R("netd learns", limit, tell(LogIn)),
+			rs.R("netd learns", limit, rs.Learn{Set: sampled, Key: spiIn}, tell(LogIn)),
 			rs.R("the device has to talk again", toBound, rs.Forget{Set: talking, Key: device}, back),
 		}},
 		{Name: alone, Rules: []rs.Rule{
@@ -115,14 +119,19 @@ func (n Network) ownerChains() []rs.Chain {
 			rs.R("its own", rs.Notrack{}, accept),
 		}},
 		{Name: everyone, Rules: []rs.Rule{
+			rs.R("netd learns", rs.In{Key: spiIn, Set: sampled, Not: true}, limit, tell(LogInToo)),
+			rs.R("a stream", rs.Learn{Set: sampled, Key: spiIn}),
 			rs.R("counted", rs.Learn{Set: Copies, Key: server, Counter: true}),
 			rs.R("to each", back, rs.Vmap{Key: server, Map: copies}),
 		}},
 		{Name: told, Rules: []rs.Rule{
 			rs.R("talks", rs.Forget{Set: spent, Key: sender}, rs.Learn{Set: talking, Key: sender}),
 			rs.R("may be missing answers", rs.In{Key: spiOut, Set: Settled, Not: true}, rs.Learn{Set: doubted, Key: rs.Fields{rs.FieldDest}}),
-			rs.R("netd learns", rs.In{Key: spiOut, Set: said, Not: true}, limit, tell(LogOut)),
+			rs.R("netd learns", rs.In{Key: spiOut, Set: said, Not: true}, limit, rs.Learn{Set: sampled, Key: spiOut}, tell(LogOut)),
 			rs.R("the burst lasts", rs.Learn{Set: said, Key: spiOut}),
+			rs.R("it is known", rs.In{Key: spiOut, Set: Settled}, rs.Verdict{Kind: rs.Return}),
+			rs.R("netd learns", rs.In{Key: spiOut, Set: sampled, Not: true}, limit, tell(LogOutToo)),
+			rs.R("a stream", rs.Learn{Set: sampled, Key: spiOut}),
 		}},
 	}
 }
