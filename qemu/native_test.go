@@ -70,7 +70,15 @@ func nativeIPsec(t *testing.T, l *lab.Lab, disturb func()) map[string]string {
 	l.IPsecServer(l.S2, lab.Server2, "no", rekeying.server...)
 	dial := func(h *peers.Host) (*lab.Tunnel, error) { return l.IPsec(h, lab.Server2, "no", rekeying.client...) }
 	tunnels := together(t, l.C[:3], dial)
-	steady(t, tunnels, 60, func() {})
+	steady(t, tunnels, 60, func() {
+		if l.Router == nil {
+			return
+		}
+		for end := time.Now().Add(58 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Second) {
+			out, err := l.Router.Command("show passthrough counters")
+			t.Log(err, out)
+		}
+	})
 	for _, tu := range tunnels {
 		log, _, _ := tu.Log()
 		if n := strings.Count(log, "rekeyed Child SA"); n < 3 {

@@ -75,8 +75,11 @@ func (t *tunnels) admit(ctx context.Context, waiting map[pair]int) error {
 		return err
 	}
 	var in []ruleset.Element
-	further := uint64(0)
+	further, alone := uint64(0), map[netip.Addr]netip.Addr{}
 	for _, p := range t.inOrder(waiting) {
+		if ds := devices[p.server]; len(ds) == 1 && !t.shared(p.server) {
+			alone[p.server] = ds[0]
+		}
 		fresh, ok := t.join(p, devices[p.server])
 		if !ok {
 			t.refused.Add(uint64(waiting[p]))
@@ -95,6 +98,11 @@ func (t *tunnels) admit(ctx context.Context, waiting map[pair]int) error {
 		if err != nil {
 			return err
 		}
+		for server, device := range alone {
+			if err := t.bindings.shared(server, device); err != nil {
+				return err
+			}
+		}
 	}
 	err = t.rules.Learn(plan.LearnedSet(plan.Assocs), in...)
 	if errors.Is(err, unix.ENOENT) {
@@ -105,6 +113,11 @@ func (t *tunnels) admit(ctx context.Context, waiting map[pair]int) error {
 	}
 	_, lookErr := t.look()
 	return errors.Join(err, lookErr)
+}
+
+// shared tells whether a server's packets are copied.
+func (t *tunnels) shared(server netip.Addr) bool {
+	return slices.ContainsFunc(t.d.known().Shared, func(a facts.Association) bool { return a.Server == server })
 }
 
 // join adds a device to those that share its server, beside others that have

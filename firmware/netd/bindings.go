@@ -52,6 +52,8 @@ func (b *bindings) told(p nflog.Packet) {
 	switch p.Prefix {
 	case plan.LogIn, plan.LogInToo:
 		b.l.In(when, at(12), spi, p.Prefix == plan.LogIn)
+	case plan.LogSilent:
+		b.l.Unanswered(at(12), spi)
 	case plan.LogOut, plan.LogOutToo:
 		b.l.Out(when, at(16), at(12), spi, p.Prefix == plan.LogOut)
 	}
@@ -95,13 +97,11 @@ func (b *bindings) takeOver(shared []facts.Association) error {
 	for _, a := range shared {
 		b.devices(a)
 	}
-	out, err := b.t.learned(plan.Outbound)
-	if err != nil {
-		return err
-	}
 	user := map[ruleset.Key]netip.Addr{}
-	for _, e := range out {
-		user[e.Key] = address(e.Data)
+	for _, a := range shared {
+		if err := b.old(a.Server, netip.Addr{}, user); err != nil {
+			return err
+		}
 	}
 	for _, s := range [...]struct {
 		set  string
@@ -129,6 +129,40 @@ func (b *bindings) takeOver(shared []facts.Association) error {
 			}
 		}
 	}
+	return nil
+}
+
+// shared is for a server that has a second device now. Until then all SPIs were
+// the first one's.
+func (b *bindings) shared(server, first netip.Addr) error {
+	err := b.old(server, first, map[ruleset.Key]netip.Addr{})
+	b.nudge()
+	return err
+}
+
+// old tells the learner of the SPIs that are there, and fills in whose those of
+// devices are.
+func (b *bindings) old(server, alone netip.Addr, user map[ruleset.Key]netip.Addr) error {
+	var in []uint32
+	out := map[uint32]netip.Addr{}
+	for _, name := range [...]string{plan.Inbound, plan.Outbound} {
+		list, err := b.t.learned(name)
+		if err != nil {
+			return err
+		}
+		for _, e := range list {
+			switch {
+			case address(e.Key) != server:
+			case name == plan.Inbound:
+				in = append(in, spiOf(e))
+			default:
+				out[spiOf(e)], user[e.Key] = address(e.Data), address(e.Data)
+			}
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.l.Old(b.when(time.Time{}), server, in, out, alone)
 	return nil
 }
 

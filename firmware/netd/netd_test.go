@@ -67,6 +67,7 @@ func newRouter(t *testing.T, net24 string, set ...string) *testRouter {
 	write(filepath.Join(r.files.run, initialFile), settings.Export(initial, true))
 	t.Cleanup(func() {
 		nftables("delete", "table", "inet", "culvert")
+		nftables("delete", "table", "ip", "culvert")
 		exec.Command("ip", "link", "del", "br-lan").Run()
 	})
 	r.start()

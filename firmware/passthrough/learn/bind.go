@@ -27,7 +27,7 @@ func (l *Learner) bind(b burst, s *server, x *spi) {
 
 // bound binds an inbound SPI to the device of an outbound one.
 func (l *Learner) bound(b burst, x, o *spi, pair uint32) {
-	x.device, x.pair, x.strikes, x.confirmed, x.echoed = o.device, pair, 0, b.at, 0
+	x.device, x.pair, x.strikes, x.silent, x.confirmed, x.echoed = o.device, pair, 0, 0, b.at, 0
 	l.changes = append(l.changes, Change{Bind, b.server, b.spi, o.device})
 	l.settle(b.server, pair, o)
 }
@@ -102,7 +102,7 @@ func (s *server) claimed(b burst, pair uint32) bool {
 func (l *Learner) doubt(b burst, s *server, x *spi, beside []uint32, telling bool) {
 	switch {
 	case s.any(beside, x.device):
-		x.strikes = 0
+		x.strikes, x.silent = 0, 0
 		if telling {
 			x.confirmed = b.at
 		}

@@ -59,6 +59,7 @@ const (
 	bothWays   = 8  // bursts of the outbound SPI, three in four with the inbound one
 	ruledOut   = 4  // bursts that each other device did not explain, and a third of all
 	few        = 8  // devices that copies are cheap for
+	mostSilent = 8  // samples in a row that a bound SPI's device lets go by in silence
 )
 
 // Kind is a kind of change.
@@ -95,8 +96,17 @@ type burst struct {
 	server  netip.Addr
 	spi     uint32
 	inbound bool
-	sample  bool // only that
+	what    what
 }
+
+// what is judged: a burst, a sample of a stream, or the first packet of an SPI.
+type what int
+
+const (
+	begun what = iota
+	sampled
+	first
+)
 
 type server struct {
 	devices []netip.Addr
@@ -116,6 +126,7 @@ type spi struct {
 	pair      uint32        // outbound SPI that it is bound with; 0 not known
 	echoed    uint32        // outbound SPI that it was alike last
 	strikes   int           // bursts in a row that its device did not explain
+	silent    int           // samples in a row
 	wrong     int           // bindings that ended in doubt
 	confirmed time.Duration // the last evidence for the binding; 0 when there is none
 	// Of an outbound one.
@@ -153,6 +164,36 @@ func (l *Learner) Devices(addr netip.Addr, devices []netip.Addr) {
 	}
 }
 
+// Knows tells whether there is anything to learn of a server yet.
+func (l *Learner) Knows(addr netip.Addr) bool { return l.servers[addr] != nil }
+
+// Old tells of SPIs of a server that are not new now: they are no evidence by
+// when they appear. Those of the server that were there while it had one device
+// alone are that device's, its own as well.
+func (l *Learner) Old(at time.Duration, addr netip.Addr, in []uint32, out map[uint32]netip.Addr, alone netip.Addr) {
+	s := l.servers[addr]
+	if s == nil {
+		return
+	}
+	for _, n := range in {
+		if s.in[n] == nil && len(s.in) < most {
+			s.in[n] = &spi{first: at - alive}
+			if slices.Contains(s.devices, alone) {
+				s.in[n].device, s.in[n].confirmed = alone, at
+				l.changes = append(l.changes, Change{Bind, addr, n, alone})
+			}
+		}
+	}
+	for n, d := range out {
+		if s.out[n] == nil && len(s.out) < most && slices.Contains(s.devices, d) {
+			s.out[n] = &spi{first: at - alive, device: d}
+			if d == alone {
+				l.settle(addr, n, s.out[n])
+			}
+		}
+	}
+}
+
 // Adopt takes over what is in force, a Bind or a Settle; false when nobody of
 // that name talks to the server any more.
 func (l *Learner) Adopt(at time.Duration, c Change) bool {
@@ -161,18 +202,39 @@ func (l *Learner) Adopt(at time.Duration, c Change) bool {
 		return false
 	}
 	if c.Kind == Settle {
-		s.out[c.SPI] = &spi{device: c.Device, first: at, settled: true}
+		s.out[c.SPI] = &spi{device: c.Device, first: at - alive, settled: true}
 	} else {
-		s.in[c.SPI] = &spi{device: c.Device, first: at, confirmed: at}
+		s.in[c.SPI] = &spi{device: c.Device, first: at - alive, confirmed: at}
 	}
 	return true
+}
+
+// Unanswered tells of a sample of a bound SPI whose device did not talk in the
+// burst. A device that only listens gets its packets as copies anyway.
+func (l *Learner) Unanswered(addr netip.Addr, n uint32) {
+	s := l.servers[addr]
+	if s == nil || s.in[n] == nil || !s.in[n].device.IsValid() {
+		return
+	}
+	x := s.in[n]
+	if x.silent++; x.silent >= mostSilent {
+		x.wrong++
+		l.unbind(addr, n, x)
+	}
 }
 
 // In tells of a server's packet that begins a burst, or is a sample.
 func (l *Learner) In(at time.Duration, addr netip.Addr, n uint32, begins bool) {
 	if s := l.servers[addr]; s != nil {
 		if x := note(s.in, n, at, begins); x != nil {
-			l.wait(burst{at + answer, at, addr, n, true, !begins})
+			if x.first == at {
+				l.wait(burst{at + 2*window, at, addr, n, true, first})
+			}
+			if begins {
+				l.wait(burst{at + answer, at, addr, n, true, begun})
+			} else {
+				l.wait(burst{at + answer, at, addr, n, true, sampled})
+			}
 		}
 	}
 }
@@ -189,7 +251,7 @@ func (l *Learner) Out(at time.Duration, addr, device netip.Addr, n uint32, begin
 	if x := note(s.out, n, at, begins); x != nil {
 		x.device = device
 		if begins {
-			l.wait(burst{at + request, at, addr, n, false, false})
+			l.wait(burst{at + request, at, addr, n, false, begun})
 		}
 	}
 }
@@ -270,10 +332,14 @@ func (l *Learner) judge(b burst) {
 	if x == nil {
 		return
 	}
+	if b.what == first {
+		l.fresh(b, s, x)
+		return
+	}
 	if b.inbound && !x.device.IsValid() {
 		l.echo(b, s, x)
 	}
-	if b.sample {
+	if b.what == sampled {
 		return
 	}
 	var beside []uint32

@@ -88,8 +88,8 @@ func some(w uint64, n int, kinds ...app) (out []app) {
 var everything = []app{browser{2 * time.Second}, browser{8 * time.Second}, pushed{3 * time.Second}, pinger{100 * ms}, pinger{time.Second},
 	listener{time.Second}, listener{50 * ms}, caller{}, idle{}}
 
-// TestLearns: what is learned of each kind of traffic, and that no binding is
-// wrong.
+// TestLearns: what is learned of each kind of traffic, that hardly a binding is
+// wrong, and that none costs more than three packets in a row.
 func TestLearns(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -108,13 +108,13 @@ func TestLearns(t *testing.T) {
 		{"twelve of anything", func(s uint64) []app { return some(s, 12, everything...) }, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := each(t, 0, func(seed uint64) *world {
+			r := each(t, 3, func(seed uint64) *world {
 				w := newWorld(seed, c.apps(seed))
 				w.run(10 * time.Minute)
 				return w
 			})
 			t.Log(r)
-			if r.wrongs > 0 {
+			if r.wrongs*50 > r.right {
 				t.Errorf("%d wrong bindings", r.wrongs)
 			}
 			if c.alone && r.alone*5 < r.packets*2 {
@@ -127,7 +127,7 @@ func TestLearns(t *testing.T) {
 // TestLife has keys change, devices and netd start anew, and events get lost,
 // as when they are too many.
 func TestLife(t *testing.T) {
-	r := each(t, 0, func(seed uint64) *world {
+	r := each(t, 3, func(seed uint64) *world {
 		w := newWorld(seed, some(seed, 2+int(seed%10), everything...))
 		w.deaf = 0.2 * w.rng.Float64()
 		for range 60 {
@@ -146,7 +146,7 @@ func TestLife(t *testing.T) {
 		return w
 	})
 	t.Log(r)
-	if r.wrongs > 0 || r.right == 0 {
+	if r.wrongs*50 > r.right || r.right == 0 {
 		t.Errorf("%d bindings wrong, %d right", r.wrongs, r.right)
 	}
 }
@@ -194,9 +194,7 @@ func TestBounded(t *testing.T) {
 
 // TestWrongBinding forces bindings to the wrong device, one after the other or
 // so that two devices have each other's: what their owners lose, and that they
-// end. Streams without pauses are left out: they are never bound. Two that have
-// each other's lose one exchange when both talk at once; with 2000 runs one
-// forced binding in 100,000 lost a fourth packet in a row.
+// end. Streams without pauses are left out: they are never bound.
 func TestWrongBinding(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -212,13 +210,13 @@ func TestWrongBinding(t *testing.T) {
 		}, false},
 	} {
 		for _, swap := range []bool{false, true} {
-			name, most := c.name, 3
+			name := c.name
 			if swap {
-				name, most = c.name+", swapped", 30
+				name += ", swapped"
 			}
 			t.Run(name, func(t *testing.T) {
 				left := 0
-				r := each(t, most, func(seed uint64) *world {
+				r := each(t, 3, func(seed uint64) *world {
 					w := newWorld(seed, c.apps(seed))
 					w.run(time.Minute)
 					for range 10 {

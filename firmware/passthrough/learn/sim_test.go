@@ -23,7 +23,7 @@ var (
 const (
 	ms      = time.Millisecond
 	talking = time.Second // how long after its last packet a device counts as talking
-	credit  = 3           // packets that go to a device alone for each that it sends
+	credit  = 2           // packets that go to a device alone for each that it sends
 )
 
 var office = netip.MustParseAddr("198.51.100.1")
@@ -180,7 +180,11 @@ func (d *device) push(tag int) {
 	switch {
 	case !alone:
 		if w.rng.Float64() >= w.deaf && (began || w.sample(spi)) {
-			w.l.In(w.now, office, spi, began)
+			if ok && !began && w.now >= w.doubt && w.now-w.by(b).last >= talking {
+				w.l.Unanswered(office, spi)
+			} else {
+				w.l.In(w.now, office, spi, began)
+			}
 		}
 		w.copied++
 		w.wrong[spi] = 0
@@ -256,6 +260,15 @@ func (w *world) restart() {
 	for spi, a := range w.bound {
 		w.l.Adopt(w.now, Change{Bind, office, spi, a})
 	}
+	var in []uint32
+	for n := range w.owner {
+		in = append(in, n)
+	}
+	out := map[uint32]netip.Addr{}
+	for n, d := range w.users {
+		out[n] = d.addr
+	}
+	w.l.Old(w.now, office, in, out, netip.Addr{})
 	for spi := range w.settled {
 		if d := w.users[spi]; d != nil {
 			w.l.Adopt(w.now, Change{Settle, office, spi, d.addr})

@@ -140,9 +140,9 @@ func TestOwner(t *testing.T) {
 	o.learn(passthrough.Settled, "", serverKey, spiKey(0xa2))
 	o.unlearn("doubted", serverKey)
 
-	// All right now: three packets for each that the device sends.
+	// All right now: two packets for each that the device sends.
 	o.out(o.nas, 0xa2)
-	for range 3 {
+	for range 2 {
 		o.from(0xb2, o.nas)
 	}
 	o.from(0xb2, both...)

@@ -32,6 +32,7 @@ const (
 	owner    = "owner"
 	begins   = "begins"
 	alone    = "alone"
+	silent   = "silent"
 	everyone = "everyone"
 	told     = "told"
 )
@@ -43,6 +44,7 @@ const (
 const (
 	LogIn     = "in"
 	LogInToo  = "in+"
+	LogSilent = "in-" // of a stream that the device it is bound to lets go by
 	LogOutToo = "out+"
 	LogOut    = "out"
 	LogSecond = "second"
@@ -51,7 +53,7 @@ const (
 
 const (
 	talkTime = time.Second
-	credit   = 3
+	credit   = 2
 	told1s   = 200 // packets of each kind that netd is told of in a second
 )
 
@@ -114,9 +116,13 @@ func (n Network) ownerChains() []rs.Chain {
 			rs.R("the device has to talk again", toBound, rs.Forget{Set: talking, Key: device}, back),
 		}},
 		{Name: alone, Rules: []rs.Rule{
-			rs.R("the device is silent", rs.In{Key: device, Set: talking, Not: true}, to(everyone)),
+			rs.R("the device is silent", rs.In{Key: device, Set: talking, Not: true}, to(silent)),
 			rs.R("it answers too little", rs.Spend{Set: spent, Key: device, Packets: credit}, to(everyone)),
 			rs.R("its own", rs.Notrack{}, accept),
+		}},
+		{Name: silent, Rules: []rs.Rule{
+			rs.R("netd doubts", rs.In{Key: spiIn, Set: sampled, Not: true}, limit, rs.Learn{Set: sampled, Key: spiIn}, tell(LogSilent)),
+			rs.R("", to(everyone)),
 		}},
 		{Name: everyone, Rules: []rs.Rule{
 			rs.R("netd learns", rs.In{Key: spiIn, Set: sampled, Not: true}, limit, tell(LogInToo)),
