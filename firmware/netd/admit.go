@@ -74,22 +74,25 @@ func (t *tunnels) admit(ctx context.Context, waiting map[pair]int) error {
 	if err != nil {
 		return err
 	}
+	byServer := map[netip.Addr][]netip.Addr{}
+	for _, p := range t.inOrder(waiting) {
+		byServer[p.server] = append(byServer[p.server], p.device)
+	}
 	var in []ruleset.Element
 	further, alone := uint64(0), map[netip.Addr]netip.Addr{}
-	for _, p := range t.inOrder(waiting) {
-		if ds := devices[p.server]; len(ds) == 1 && !t.shared(p.server) {
-			alone[p.server] = ds[0]
+	for server, come := range byServer {
+		if ds := devices[server]; len(ds) == 1 && !t.shared(server) {
+			alone[server] = ds[0]
 		}
-		fresh, ok := t.join(p, devices[p.server])
-		if !ok {
-			t.refused.Add(uint64(waiting[p]))
-			t.d.log.Warn("too many devices of one IPsec server", "server", p.server, "device", p.device, "most", mostShared)
-			continue
+		let, fresh := t.join(server, come, devices[server])
+		further += uint64(fresh)
+		for _, device := range come {
+			if !slices.Contains(let, device) {
+				t.refused.Add(uint64(waiting[pair{server, device}]))
+				continue
+			}
+			in = append(in, ruleset.Element{Key: ruleset.Cat(ruleset.Addr(server), ruleset.Addr(device))})
 		}
-		if fresh {
-			further++
-		}
-		in = append(in, ruleset.Element{Key: ruleset.Cat(ruleset.Addr(p.server), ruleset.Addr(p.device))})
 	}
 	if further > 0 {
 		t.d.applyMu.Lock()
@@ -120,27 +123,36 @@ func (t *tunnels) shared(server netip.Addr) bool {
 	return slices.ContainsFunc(t.d.known().Shared, func(a facts.Association) bool { return a.Server == server })
 }
 
-// join adds a device to those that share its server, beside others that have
-// an association with it. It tells whether the device is new there; false when
-// there is no room.
-func (t *tunnels) join(p pair, others []netip.Addr) (fresh, ok bool) {
-	all := slices.Clone(others)
+// join adds devices to those that share a server, beside others that have an
+// association with it, as far as there is room. It returns who shares it now,
+// and how many of them are new.
+func (t *tunnels) join(server netip.Addr, come, others []netip.Addr) (all []netip.Addr, fresh int) {
+	all = slices.Clone(others)
 	t.d.mu.Lock()
-	if i := slices.IndexFunc(t.d.facts.Shared, func(a facts.Association) bool { return a.Server == p.server }); i >= 0 {
-		if slices.Contains(t.d.facts.Shared[i].Devices, p.device) {
-			t.d.mu.Unlock()
-			return false, true
-		}
+	i := slices.IndexFunc(t.d.facts.Shared, func(a facts.Association) bool { return a.Server == server })
+	if i >= 0 {
 		all = append(all, t.d.facts.Shared[i].Devices...)
 	}
 	t.d.mu.Unlock()
-	all = append(all, p.device)
 	slices.SortFunc(all, netip.Addr.Compare)
 	all = slices.Compact(all)
-	if len(all) > mostShared {
-		return false, false
+	left := 0
+	for _, device := range come {
+		switch {
+		case slices.Contains(all, device):
+		case len(all) < mostShared:
+			all, fresh = append(all, device), fresh+1
+		default:
+			left++
+		}
 	}
-	t.d.log.Info("several devices talk to one IPsec server", "server", p.server, "device", p.device, "devices", len(all))
-	t.share(facts.Association{Server: p.server, Devices: all})
-	return true, true
+	if left > 0 {
+		t.d.log.Warn("too many devices of one IPsec server", "server", server, "left out", left, "most", mostShared)
+	}
+	if fresh > 0 {
+		slices.SortFunc(all, netip.Addr.Compare)
+		t.d.log.Info("several devices talk to one IPsec server", "server", server, "devices", all)
+		t.share(facts.Association{Server: server, Devices: all})
+	}
+	return all, fresh
 }
