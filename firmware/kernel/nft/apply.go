@@ -26,8 +26,8 @@ func dropAll() *ruleset.Table {
 // Apply turns the table from (as Observe gave it; nil when there is none, or
 // to start anew) into to (nil removes it), in one transaction. Sets, maps and
 // flowtables whose definition stays are kept with what was learnt in them;
-// configured sets change by element. Chains are rewritten only when something
-// besides elements differs. Errors name the objects that the kernel refused;
+// configured sets change by element, and chains are rewritten whose rules
+// differ; all are when something that rules refer to has to be made anew. Errors name the objects that the kernel refused;
 // after an error nothing has changed.
 func (c *Conn) Apply(from, to *ruleset.Table) error {
 	b := &batch{}
@@ -78,40 +78,43 @@ func (b *batch) change(from, to *ruleset.Table, anew bool) error {
 // change is what Apply does about each object.
 type change struct {
 	from, to *ruleset.Table
-	rewrite  bool // all rules, because a chain or something they refer to differs
+	rewrite  bool // all rules, because something they may refer to is made anew
 
 	keepChain, keepSet, keepHelper, keepFlowtable map[string]bool // defined alike on both sides
+	keepRules                                     map[string]bool // of chains
 }
 
 func planChange(from, to *ruleset.Table) *change {
-	p := &change{from: from, to: to, rewrite: len(from.Foreign) > 0 ||
-		len(from.Chains) != len(to.Chains) || len(from.Sets) != len(to.Sets) ||
-		len(from.Helpers) != len(to.Helpers) || len(from.Flowtables) != len(to.Flowtables),
-		keepChain: map[string]bool{}, keepSet: map[string]bool{}, keepHelper: map[string]bool{}, keepFlowtable: map[string]bool{}}
+	p := &change{from: from, to: to, rewrite: len(from.Foreign) > 0,
+		keepRules: map[string]bool{}, keepChain: map[string]bool{}, keepSet: map[string]bool{}, keepHelper: map[string]bool{}, keepFlowtable: map[string]bool{}}
 	for _, c := range to.Chains {
-		f := from.Chain(c.Name)
-		if f == nil || !ruleset.SameRules(c, *f) || c.Drop != f.Drop {
-			p.rewrite = true
-		}
-		if f != nil && f.Type == c.Type && f.Hook == c.Hook && f.Priority == c.Priority {
-			p.keepChain[c.Name] = true
+		if f := from.Chain(c.Name); f != nil {
+			p.keepChain[c.Name] = f.Type == c.Type && f.Hook == c.Hook && f.Priority == c.Priority
+			p.keepRules[c.Name] = ruleset.SameRules(c, *f)
+			p.rewrite = p.rewrite || !p.keepChain[c.Name]
 		}
 	}
 	for _, s := range to.Sets {
-		f := from.Set(s.Name)
-		p.keepSet[s.Name] = f != nil && s.SameShape(*f)
-		p.rewrite = p.rewrite || !p.keepSet[s.Name]
+		if f := from.Set(s.Name); f != nil {
+			p.keepSet[s.Name] = s.SameShape(*f)
+			p.rewrite = p.rewrite || !p.keepSet[s.Name]
+		}
 	}
 	for _, h := range to.Helpers {
-		p.keepHelper[h.Name] = slices.Contains(from.Helpers, h)
-		p.rewrite = p.rewrite || !p.keepHelper[h.Name]
+		if i := slices.IndexFunc(from.Helpers, func(f ruleset.Helper) bool { return f.Name == h.Name }); i >= 0 {
+			p.keepHelper[h.Name] = from.Helpers[i] == h
+			p.rewrite = p.rewrite || !p.keepHelper[h.Name]
+		}
 	}
 	for _, f := range to.Flowtables {
-		old := flowtable(from, f.Name)
-		p.keepFlowtable[f.Name] = old != nil && old.Counter == f.Counter
-		p.rewrite = p.rewrite || !p.keepFlowtable[f.Name]
+		if old := flowtable(from, f.Name); old != nil {
+			p.keepFlowtable[f.Name] = old.Counter == f.Counter
+			p.rewrite = p.rewrite || !p.keepFlowtable[f.Name]
+		}
 	}
-	p.rewrite = p.rewrite || len(p.keepChain) != len(to.Chains)
+	if p.rewrite {
+		clear(p.keepRules)
+	}
 	return p
 }
 
@@ -127,8 +130,8 @@ func flowtable(t *ruleset.Table, name string) *ruleset.Flowtable {
 // remove deletes what goes, users before what they use: rules, elements (of
 // verdict maps), sets, objects, chains.
 func (p *change) remove(b *batch) {
-	if p.rewrite {
-		for _, c := range p.from.Chains {
+	for _, c := range p.from.Chains {
+		if !p.keepRules[c.Name] {
 			b.flushChain(c.Name)
 		}
 	}
@@ -193,10 +196,10 @@ func (p *change) add(b *batch) error {
 			b.flowtable(msgNewFlowtable, ruleset.Flowtable{Name: f.Name, Devices: added, Counter: f.Counter})
 		}
 	}
-	if !p.rewrite {
-		return nil
-	}
 	for _, c := range p.to.Chains {
+		if p.keepRules[c.Name] {
+			continue
+		}
 		for i, r := range c.Rules {
 			if err := b.newRule(c.Name, i+1, r); err != nil {
 				return err
