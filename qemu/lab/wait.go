@@ -3,7 +3,6 @@ package lab
 import (
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/culvert-fw/culvert/firmware/api"
@@ -89,10 +88,7 @@ func (l *Lab) Show(what string, v any) error {
 // and returns the address.
 func (l *Lab) Lease(h *peers.Host) string {
 	l.t.Helper()
-	out := l.sh(h, `udhcpc -i eth0 -q -n -t 10 -T 2 -x hostname:`+h.Name+` -s /etc/udhcpc/default.script >/tmp/udhcpc.log 2>&1 || { cat /tmp/udhcpc.log; exit 1; }
-ip -4 -o addr show dev eth0 | sed -n 's/.*inet \([0-9.]*\).*/\1/p'`)
-	l.addrs[h.Name] = strings.TrimSpace(out)
-	return l.addrs[h.Name]
+	return l.lease(h, "-s /etc/udhcpc/default.script")
 }
 
 // Address is the address that Lease got for a LAN host.
