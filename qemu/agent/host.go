@@ -57,9 +57,10 @@ func serveHost(name string) error {
 
 // runner runs programs chrooted into one host's root.
 type runner struct {
-	root string
-	mu   sync.Mutex
-	bg   map[int]*background
+	root    string
+	traffic traffic
+	mu      sync.Mutex
+	bg      map[int]*background
 }
 
 // background is a program started with "start".
@@ -98,6 +99,8 @@ func (r *runner) do(req peers.Request) peers.Reply {
 		return r.log(req)
 	case "write":
 		return r.write(req)
+	case "traffic":
+		return r.traffic.do(req.Data)
 	case "read":
 		b, err := os.ReadFile(filepath.Join(r.root, req.Path))
 		if err != nil {

@@ -144,7 +144,7 @@ func (l *Lab) L2TP(h *peers.Host, server string) (*Tunnel, error) {
 
 // pluto starts libreswan's IKE daemon in a host with one connection.
 func (l *Lab) pluto(h *peers.Host, conf string) (*peers.Process, error) {
-	if err := h.Write("/etc/ipsec.conf", "config setup\n    logfile=/tmp/pluto.log\n    dumpdir=/tmp\n\n"+conf, 0o644); err != nil {
+	if err := h.Write("/etc/ipsec.conf", "config setup\n    logfile=/tmp/pluto.log\n    dumpdir=/tmp\n    ikev1-policy=accept\n\n"+conf, 0o644); err != nil {
 		return nil, err
 	}
 	if err := h.Write("/etc/ipsec.secrets", ": PSK \"a preshared key for the lab\"\n", 0o600); err != nil {

@@ -11,7 +11,7 @@ const AgentAddr = "10.254.0.2:7"
 type Request struct {
 	ID   uint64 `json:"id"`
 	Host string `json:"host"`
-	// Op is "exec", "start", "signal", "log", "write", "read" or "host".
+	// Op is "exec", "start", "signal", "log", "write", "read", "traffic" or "host".
 	Op      string   `json:"op"`
 	Argv    []string `json:"argv,omitempty"`
 	Stdin   []byte   `json:"stdin,omitempty"`
