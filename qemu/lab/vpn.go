@@ -103,14 +103,16 @@ func (tu *Tunnel) Payload(count, size int) error {
 	return nil
 }
 
-// L2TPServer starts xl2tpd as LNS; its end of every tunnel is L2TPInner.
-func (l *Lab) L2TPServer(h *peers.Host) {
+// L2TPServer starts xl2tpd as LNS; its end of every tunnel is L2TPInner. more are
+// lines of its global settings.
+func (l *Lab) L2TPServer(h *peers.Host, more ...string) {
 	l.t.Helper()
 	l.prepPPP(h)
 	l.check(h.Write("/etc/ppp/options.xl2tpd", fmt.Sprintf(pppServerOptions, "nomppe"), 0o644))
 	l.check(h.Write("/etc/xl2tpd/lns.conf", `[global]
 port = 1701
 access control = no
+`+strings.Join(more, "\n")+`
 [lns default]
 ip range = 10.12.0.10-10.12.0.50
 local ip = `+L2TPInner+`
@@ -142,9 +144,10 @@ func (l *Lab) L2TP(h *peers.Host, server string) (*Tunnel, error) {
 	return l.pppUp(h, p)
 }
 
-// pluto starts libreswan's IKE daemon in a host with one connection.
-func (l *Lab) pluto(h *peers.Host, conf string) (*peers.Process, error) {
-	if err := h.Write("/etc/ipsec.conf", "config setup\n    logfile=/tmp/pluto.log\n    dumpdir=/tmp\n    ikev1-policy=accept\n\n"+conf, 0o644); err != nil {
+// pluto starts libreswan's IKE daemon in a host with the connections in conf;
+// setup are lines of its own settings.
+func (l *Lab) pluto(h *peers.Host, conf string, setup ...string) (*peers.Process, error) {
+	if err := h.Write("/etc/ipsec.conf", "config setup\n    logfile=/tmp/pluto.log\n    dumpdir=/tmp\n    ikev1-policy=accept\n"+strings.Join(setup, "\n")+"\n\n"+conf, 0o644); err != nil {
 		return nil, err
 	}
 	if err := h.Write("/etc/ipsec.secrets", ": PSK \"a preshared key for the lab\"\n", 0o600); err != nil {
