@@ -113,8 +113,12 @@ func (t *tunnels) problems() (out []string) {
 	}
 	names := t.d.names()
 	for _, a := range crowding {
-		out = append(out, fmt.Sprintf("%s has more than a quarter of what the router can learn of IPsec; nothing new of it passes until it has less. See: show passthrough counters",
-			strings.TrimSpace(names[a]+" "+a.String())))
+		what := "no new SPI, IKE SA or server of it passes"
+		if !t.d.desired().LAN.Address.Contains(a) {
+			what = "its new SPIs go to each device that talks to it"
+		}
+		out = append(out, fmt.Sprintf("%s has more than a quarter of what the router can learn of IPsec; %s until it has less. See: show passthrough counters",
+			strings.TrimSpace(names[a]+" "+a.String()), what))
 	}
 	return out
 }
