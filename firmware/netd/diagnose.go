@@ -55,11 +55,12 @@ func (d *daemon) diagnoseWatch(ctx context.Context, _ api.Peer, p api.DiagnosePa
 	if found := diagnose.Judge(s); found.Cause == diagnose.NoWAN {
 		return send(api.Watching{Found: &found})
 	}
-	defer d.watching.Add(-1)
 	if d.watching.Add(1) > mostDiagnoses {
+		d.watching.Add(-1)
 		return &api.Error{Code: "busy", Text: fmt.Sprintf("%d diagnoses watch already. Try again when one has ended, in half a minute at most.", mostDiagnoses)}
 	}
 	found, err := d.watchVPN(ctx, s, known, aside, func() error { return send(api.Watching{}) })
+	d.watching.Add(-1) // before it is told: who is told may ask at once again
 	if err != nil {
 		return err
 	}

@@ -15,8 +15,12 @@ import (
 // once it has printed mark; it returns what was printed in all.
 func Live(c *ssh.Client, command, mark string, then func()) (string, error) {
 	s, err := c.NewSession()
-	if err != nil {
-		return "", err
+	for deadline := time.Now().Add(10 * time.Second); err != nil; s, err = c.NewSession() {
+		// The router may not have noticed yet that a session before has ended.
+		if time.Now().After(deadline) {
+			return "", err
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
 	defer s.Close()
 	var out transcript.Buffer
