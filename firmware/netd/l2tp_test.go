@@ -79,6 +79,42 @@ func forgetUDP(t *testing.T) {
 	}
 }
 
+// l2tpCall sends an SCCRQ and gives the port that the server sees.
+func (r *testRouter) l2tpCall(c, server net.PacketConn, id uint16) int {
+	r.t.Helper()
+	if _, err := c.WriteTo(startRequest(id), &net.UDPAddr{IP: net.IPv4(203, 0, 113, 1), Port: 1701}); err != nil {
+		r.t.Fatal(err)
+	}
+	server.SetReadDeadline(time.Now().Add(10 * time.Second))
+	b := make([]byte, 2048)
+	n, from, err := server.ReadFrom(b)
+	if err != nil || !bytes.Equal(b[:n], startRequest(id)) {
+		r.t.Fatalf("the server got %x, %v", b[:n], err)
+	}
+	return from.(*net.UDPAddr).Port
+}
+
+// reachedAlone stops netd and wants a tunnel to reach its device all the same.
+func (r *testRouter) reachedAlone(server net.PacketConn, id uint16, device net.PacketConn) {
+	r.t.Helper()
+	wan := r.status().WAN.Address.Addr()
+	r.stop()
+	if _, err := server.WriteTo(toTunnel(id, "alone"), &net.UDPAddr{IP: wan.AsSlice(), Port: 1701}); err != nil {
+		r.t.Fatal(err)
+	}
+	device.SetReadDeadline(time.Now().Add(10 * time.Second))
+	b := make([]byte, 2048)
+	for {
+		n, _, err := device.ReadFrom(b)
+		if err != nil {
+			r.t.Fatal("without netd:", err)
+		}
+		if bytes.Contains(b[:n], []byte("alone")) {
+			break
+		}
+	}
+}
+
 // TestL2TPTunnels: a server that answers to port 1701 whatever port called.
 func TestL2TPTunnels(t *testing.T) {
 	t.Cleanup(func() { forgetUDP(t) })
@@ -90,19 +126,9 @@ func TestL2TPTunnels(t *testing.T) {
 	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
 	server := r.udp(r.isp, "203.0.113.1:1701")
 	first, second, third := r.udp(r.pc, "192.168.1.10:1701"), r.udp(r.pc, "192.168.1.20:1701"), r.udp(r.pc, "192.168.1.30:1701")
-	// call gives the port that the server sees.
 	call := func(c net.PacketConn, id uint16) int {
 		t.Helper()
-		if _, err := c.WriteTo(startRequest(id), &net.UDPAddr{IP: net.IPv4(203, 0, 113, 1), Port: 1701}); err != nil {
-			t.Fatal(err)
-		}
-		server.SetReadDeadline(time.Now().Add(10 * time.Second))
-		b := make([]byte, 2048)
-		n, from, err := server.ReadFrom(b)
-		if err != nil || !bytes.Equal(b[:n], startRequest(id)) {
-			t.Fatalf("the server got %x, %v", b[:n], err)
-		}
-		return from.(*net.UDPAddr).Port
+		return r.l2tpCall(c, server, id)
 	}
 	if port := call(first, 0x100); port != 1701 {
 		t.Errorf("the first device is seen at port %d", port)
@@ -134,22 +160,7 @@ func TestL2TPTunnels(t *testing.T) {
 	r.reached(server, 0x300, third, first, second)
 
 	// Without netd the tunnels go on, and after its restart others join.
-	wan := r.status().WAN.Address.Addr()
-	r.stop()
-	if _, err := server.WriteTo(toTunnel(0x200, "alone"), &net.UDPAddr{IP: wan.AsSlice(), Port: 1701}); err != nil {
-		t.Fatal(err)
-	}
-	second.SetReadDeadline(time.Now().Add(10 * time.Second))
-	b := make([]byte, 2048)
-	for {
-		n, _, err := second.ReadFrom(b)
-		if err != nil {
-			t.Fatal("without netd:", err)
-		}
-		if bytes.Contains(b[:n], []byte("alone")) {
-			break
-		}
-	}
+	r.reachedAlone(server, 0x200, second)
 	r.start()
 	r.online()
 	// A device that comes back from another port keeps its Tunnel ID.

@@ -212,45 +212,61 @@ func TestL2TPAlways1701(t *testing.T) {
 				device.send(server+":"+from, l2tpControl(3, 0x900, 0))
 				answers.gets(l2tpControl(3, 0x900, 0))
 			}
-			for _, length := range []bool{true, false} {
-				for i, device := range []*socket{pc, nas} {
-					b := l2tpData(0x100+uint16(i), length, "odd payload")
-					answers.send(fixed, b)
-					device.gets(b)
-					b = l2tpData(0x100+uint16(i), length, string(make([]byte, 3000)))
-					answers.send(fixed, b)
-					device.gets(b)
-				}
-			}
-			// Data may come without a checksum (RFC 2661 8.1).
-			b := l2tpData(0x101, true, "unsummed")
-			port := binary.BigEndian.AppendUint16(nil, uint16(netip.MustParseAddrPort(server+":"+from).Port()))
-			udp := append(append(port, 1701>>8, 1701&255, 0, byte(8+len(b)), 0, 0), b...)
-			n.send(n.raw(n.wan, unix.IPPROTO_RAW), wanIP, ipv4(17, server, wanIP, udp))
-			nas.gets(b)
-			// A Tunnel ID of nobody goes to whose port it is sent to.
-			answers.send(fixed, l2tpData(0x777, true, "x"))
-			pc.gets(l2tpData(0x777, true, "x"))
-			nas.nothing()
-			// The table of connections may have forgotten them.
-			n.forgetAll()
-			for i, device := range []*socket{pc, nas} {
-				b := l2tpData(0x100+uint16(i), true, "after")
-				answers.send(fixed, b)
-				device.gets(b)
-				device.send(server+":"+from, l2tpData(0x900, true, "back"))
-				answers.gets(l2tpData(0x900, true, "back"))
-			}
-			// A change of the ruleset forgets nothing; off forgets and ends it all.
-			n.set("set firewall wan-ping on")
-			if got := len(n.learned(passthrough.L2TPTunnels)); got != 2 {
-				t.Errorf("%d tunnels after a change of the ruleset, want 2", got)
-			}
-			n.set("set passthrough l2tp off")
-			answers.send(fixed, l2tpData(0x101, true, "off"))
-			nas.nothing()
+			n.dataTo1701(answers, pc, nas, from)
+			n.forgottenTo1701(answers, pc, nas, from)
 		})
 	}
+}
+
+// dataTo1701 sends data of a server's port from to port 1701, which pc has, in
+// all forms that it may have.
+func (n *network) dataTo1701(answers, pc, nas *socket, from string) {
+	n.t.Helper()
+	const fixed = wanIP + ":1701"
+	for _, length := range []bool{true, false} {
+		for i, device := range []*socket{pc, nas} {
+			b := l2tpData(0x100+uint16(i), length, "odd payload")
+			answers.send(fixed, b)
+			device.gets(b)
+			b = l2tpData(0x100+uint16(i), length, string(make([]byte, 3000)))
+			answers.send(fixed, b)
+			device.gets(b)
+		}
+	}
+	// Data may come without a checksum (RFC 2661 8.1).
+	b := l2tpData(0x101, true, "unsummed")
+	port := binary.BigEndian.AppendUint16(nil, uint16(netip.MustParseAddrPort(server+":"+from).Port()))
+	udp := append(append(port, 1701>>8, 1701&255, 0, byte(8+len(b)), 0, 0), b...)
+	n.send(n.raw(n.wan, unix.IPPROTO_RAW), wanIP, ipv4(17, server, wanIP, udp))
+	nas.gets(b)
+	// A Tunnel ID of nobody goes to whose port it is sent to.
+	answers.send(fixed, l2tpData(0x777, true, "x"))
+	pc.gets(l2tpData(0x777, true, "x"))
+	nas.nothing()
+}
+
+// forgottenTo1701: neither conntrack's entries nor the ruleset hold what was
+// learned, and off ends it.
+func (n *network) forgottenTo1701(answers, pc, nas *socket, from string) {
+	n.t.Helper()
+	const fixed = wanIP + ":1701"
+	// The table of connections may have forgotten them.
+	n.forgetAll()
+	for i, device := range []*socket{pc, nas} {
+		b := l2tpData(0x100+uint16(i), true, "after")
+		answers.send(fixed, b)
+		device.gets(b)
+		device.send(server+":"+from, l2tpData(0x900, true, "back"))
+		answers.gets(l2tpData(0x900, true, "back"))
+	}
+	// A change of the ruleset forgets nothing; off forgets and ends it all.
+	n.set("set firewall wan-ping on")
+	if got := len(n.learned(passthrough.L2TPTunnels)); got != 2 {
+		n.t.Errorf("%d tunnels after a change of the ruleset, want 2", got)
+	}
+	n.set("set passthrough l2tp off")
+	answers.send(fixed, l2tpData(0x101, true, "off"))
+	nas.nothing()
 }
 
 // forgetAll empties the table of connections.
@@ -320,7 +336,14 @@ func TestL2TPLearning(t *testing.T) {
 	pc.send(server+":1702", l2tpControl(sccrq, 0, 0x101))
 	elsewhere.gets(l2tpControl(sccrq, 0, 0x101))
 	n.learns(calls, 0x101)
-	// One device does not fill the tables, and leaves room for others.
+}
+
+// TestL2TPFlood: one device does not fill the tables, and leaves room for others.
+func TestL2TPFlood(t *testing.T) {
+	n := newNetwork(t)
+	calls := n.calls()
+	pc, nas := n.socket(n.pc, "pc", pcIP+":1701"), n.socket(n.nas, "nas", nasIP+":1701")
+	called := n.socket(n.wan, "server", server+":1701")
 	n.wan.Run(t, "ip route add local 100.64.0.0/16 dev lo")
 	for i := range 3000 {
 		pc.send(fmt.Sprintf("100.64.%d.%d:1701", i>>8, i&255), l2tpControl(sccrq, 0, uint16(i+1)))
