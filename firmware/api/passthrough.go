@@ -25,6 +25,10 @@ type PassthroughCounters struct {
 	// Keeper is the device that has port 1701 (or, where copies are off, 500) to
 	// itself: passthrough priority.
 	Keeper netip.Addr `json:"keeper,omitzero"`
+	// Clashes is how many packets were dropped since the router started because
+	// their connection was as another device's after translation, as of protocols
+	// without ports.
+	Clashes uint64 `json:"clashes"`
 	// L2TPClashes are since netd started, the oldest first.
 	L2TPClashes []L2TPClash `json:"l2tp_clashes,omitempty"`
 	// Dropped is who sent more of something new (IKE SAs, SPIs, servers) than a

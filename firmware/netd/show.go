@@ -211,6 +211,9 @@ func (d *daemon) counters(context.Context, api.Peer, none) (*api.PassthroughCoun
 		Bindings: d.tunnels.bindings.bound.Load(), Corrections: d.tunnels.bindings.ended.Load(),
 		L2TPClashes: d.l2tp.known(), Keeper: plan.Keeper(d.desired().Settings, d.known()),
 	}
+	if c.Clashes, err = d.conntrack.Clashes(); err != nil {
+		return nil, err
+	}
 	sent, err := d.tunnels.learned(plan.Copies)
 	if err != nil {
 		return nil, err

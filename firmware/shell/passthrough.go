@@ -137,6 +137,9 @@ func writeCounters(w io.Writer, c api.PassthroughCounters, width int) {
 	for _, v := range c.L2TPClashes {
 		fmt.Fprint(w, wrap(fmt.Sprintf("%s chose L2TP Tunnel ID %d at %s, which %s has: it keeps it.", addr(v.Device), v.Tunnel, addr(v.Server), addr(v.Owner)), "", min(width, 80)))
 	}
+	if c.Clashes > 0 {
+		fmt.Fprint(w, wrap(fmt.Sprintf("%d packets dropped since the start because their connection clashed with another device's to the same server: a protocol without ports.", c.Clashes), "", min(width, 80)))
+	}
 	for _, v := range c.Crowding {
 		fmt.Fprint(w, wrap(fmt.Sprintf("%s has more than a quarter of a set; nothing new of it is learned until it has less.", addr(v)), "", min(width, 80)))
 	}
