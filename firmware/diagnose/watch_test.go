@@ -131,7 +131,8 @@ func TestWatch(t *testing.T) {
 // FuzzWatch: whatever crosses the router, no panic.
 func FuzzWatch(f *testing.F) {
 	for _, b := range [][]byte{tcp(device, server, 4000, 1723, 2), gre(device, server, 0xff, 3, 0xc0, 0x21, 1), udp(server, device, 1701, 1701, 0x4a, 2, 0, 20, 0, 1, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0xff, 3),
-		udp(device, server, 4500, 4500, append(make([]byte, 4), ikeHeader(0x20, 35, 8)...)...), ip(50, device, server, 0, 0, 1, 1),
+		udp(device, server, 4500, 4500, append(make([]byte, 4), ikeHeader(0x20, 35, 8)...)...),
+		udp(server, wan, 500, 500, ikeOf(spis, 0x20, 34, 0x20, detection(server, wan, 500)...)...), udp(server, device, 500, 500, ikeOf(spis, 0x10, 2, 0, natD(server, wan)...)...), ip(50, device, server, 0, 0, 1, 1),
 		ip(1, server, device, append([]byte{3, 3, 0, 0, 0, 0, 0, 0}, udp(device, server, 1701, 1701)...)...)} {
 		for i := range b {
 			f.Add(b[:i:i])
