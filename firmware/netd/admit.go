@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -150,6 +151,13 @@ func (t *tunnels) join(server netip.Addr, come, others []netip.Addr) (all []neti
 		t.d.log.Warn("too many devices of one IPsec server", "server", server, "left out", left, "most", mostShared)
 	}
 	if fresh > 0 {
+		// They count as there until their packets tell: the rules take a while on
+		// a busy board.
+		t.mu.Lock()
+		for _, device := range all {
+			t.last[pair{server, device}] = time.Now()
+		}
+		t.mu.Unlock()
 		slices.SortFunc(all, netip.Addr.Compare)
 		t.d.log.Info("several devices talk to one IPsec server", "server", server, "devices", all)
 		t.share(facts.Association{Server: server, Devices: all})
