@@ -57,13 +57,13 @@ func (t *tunnels) checkShares() error {
 		if set == nil { // native IPsec does not pass
 			return nil
 		}
-		list, err := t.learned(name)
+		have := map[netip.Addr]int{}
+		err := t.rules.EachLearned(plan.LearnedSet(name), func(e nft.Learned) { have[owner(e)]++ })
+		if errors.Is(err, unix.ENOENT) {
+			return nil // the switch was turned off meanwhile
+		}
 		if err != nil {
 			return err
-		}
-		have := map[netip.Addr]int{}
-		for _, e := range list {
-			have[owner(e)]++
 		}
 		for a, n := range have {
 			if n > plan.Share(set.Size) && !slices.Contains(crowd, a) {

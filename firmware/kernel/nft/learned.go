@@ -18,10 +18,17 @@ type Learned struct {
 }
 
 // Learned reads what is in a learned set of table ip.
-func (c *Conn) Learned(s ruleset.Set) ([]Learned, error) {
+func (c *Conn) Learned(s ruleset.Set) (out []Learned, err error) {
+	err = c.EachLearned(s, func(e Learned) { out = append(out, e) })
+	return out, err
+}
+
+// EachLearned is Learned for who needs the elements only one by one: a set
+// may have thousands.
+func (c *Conn) EachLearned(s ruleset.Set, f func(Learned)) error {
 	nl, err := c.dial()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer nl.Close()
 	var b buffer
@@ -29,16 +36,15 @@ func (c *Conn) Learned(s ruleset.Set) ([]Learned, error) {
 	b.str(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
 	msgs, err := dump(nl, unix.NFT_MSG_GETSETELEM, unix.NFPROTO_IPV4, b)
 	if err != nil {
-		return nil, fmt.Errorf("nft: elements of %s: %w", s.Name, err)
+		return fmt.Errorf("nft: elements of %s: %w", s.Name, err)
 	}
-	var out []Learned
 	for _, m := range msgs {
 		list, _ := attributes(find(body(m), unix.NFTA_SET_ELEM_LIST_ELEMENTS))
 		for _, l := range list {
-			out = append(out, decodeLearned(s, l.data))
+			f(decodeLearned(s, l.data))
 		}
 	}
-	return out, nil
+	return nil
 }
 
 func decodeLearned(s ruleset.Set, data []byte) Learned {
