@@ -1,6 +1,8 @@
 package firewall_test
 
 import (
+	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -239,4 +241,53 @@ func TestCopyOff(t *testing.T) {
 	srv.send(srv.esp, wanIP, espPacket(0xb1, 100))
 	pc.gets(pc.esp, server, espPacket(0xb1, 100))
 	nas.nothing(nas.esp)
+}
+
+// TestCopiesMetered: of a flood of SPIs in the name of a server of several
+// devices only so much is copied to each; what is known comes through meanwhile.
+func TestCopiesMetered(t *testing.T) {
+	o := newOwned(t)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	go func() {
+		for {
+			select {
+			case <-o.told:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	o.from(0xb2, o.pc, o.nas) // learned
+	const flood, step = 4000, 50
+	got := map[*end]int{}
+	for spi := uint32(0); spi < flood; spi += step {
+		for i := range uint32(step) {
+			o.srv.send(o.srv.esp, wanIP, espPacket(0x10000+spi+i, 8))
+		}
+		o.srv.send(o.srv.esp, wanIP, espPacket(0xb2, 9))
+		for _, e := range []*end{o.pc, o.nas} {
+			got[e] += e.until(espPacket(0xb2, 9))
+		}
+	}
+	for e, n := range got {
+		if n > flood/2 {
+			t.Errorf("%s got %d of %d packets of a flood", e.name, n, flood)
+		}
+	}
+}
+
+// until reads ESP until this packet comes, and tells how many came before.
+func (e *end) until(want []byte) (n int) {
+	e.t.Helper()
+	for b := make([]byte, 100); ; n++ {
+		e.esp.SetReadDeadline(time.Now().Add(hang))
+		k, _, err := e.esp.ReadFrom(b)
+		if err != nil {
+			e.t.Fatalf("%s did not get %x: %v", e.name, want, err)
+		}
+		if bytes.Equal(b[:k], want) {
+			return n
+		}
+	}
 }

@@ -17,9 +17,10 @@ import (
 
 // Names in table ip.
 const (
-	deviceRate = "device_rate" // bucket of each device
-	secondRate = "second_rate" // of each device that waits for netd
-	serverRate = "server_rate" // of each server
+	deviceRate  = "device_rate"  // bucket of each device
+	secondRate  = "second_rate"  // of each device that waits for netd
+	serverRate  = "server_rate"  // of each server
+	unknownRate = "unknown_rate" // of what a server of several devices sends by SPIs that are not learned
 	// Crowding are the devices and servers with more than a Share.
 	Crowding = "crowding"
 	// Excess are the devices whose packets were dropped because of a limit; the
@@ -32,6 +33,7 @@ const (
 const (
 	newOfDevice, burstOfDevice = 2, 64 // a second
 	newOfServer, burstOfServer = 10, 64
+	unknownOfServer            = 500      // packets a second that are copied
 	newOfAll, burstOfAll       = 100, 200 // second devices that netd is told of
 	crowdingTimeout            = 90 * time.Second
 	excessTimeout              = time.Hour
@@ -61,7 +63,7 @@ func (n Network) quotaSets() []rs.Set {
 		return rs.Set{Name: name, Key: []rs.Type{rs.IPv4Addr}, Learned: true, Timeout: timeout, Size: size}
 	}
 	return []rs.Set{
-		set(deviceRate, bucketTimeout, n.hosts()), set(secondRate, bucketTimeout, n.hosts()), set(serverRate, bucketTimeout, n.limit()),
+		set(deviceRate, bucketTimeout, n.hosts()), set(secondRate, bucketTimeout, n.hosts()), set(serverRate, bucketTimeout, n.limit()), set(unknownRate, bucketTimeout, n.limit()),
 		set(Crowding, crowdingTimeout, n.limit()), set(Excess, excessTimeout, n.hosts()),
 	}
 }
@@ -92,7 +94,12 @@ func learnInbound() []rs.Rule {
 	return []rs.Rule{
 		rs.R("a new SPI", rs.In{Key: from, Set: servers}, rs.In{Key: from, Set: Crowding, Not: true},
 			rs.Meter{Set: serverRate, Key: from, Rate: newOfServer, Burst: burstOfServer},
-			rs.Learn{Set: Inbound, Key: rs.Fields{rs.FieldSource, rs.FieldSPI}, Counter: true}, to(delivery)),
+			rs.Learn{Set: Inbound, Key: spiIn, Counter: true}, to(delivery)),
+		// Who forges the address of a server must not have each of its packets
+		// sent into the LAN as many times as there are devices.
+		rs.R("of several devices", rs.In{Key: from, Set: copied}, rs.Meter{Set: unknownRate, Key: from, Rate: unknownOfServer, Burst: unknownOfServer},
+			rs.Vmap{Key: from, Map: copies}),
+		rs.R("a flood", rs.In{Key: from, Set: copied}, drop),
 	}
 }
 
