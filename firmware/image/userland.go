@@ -81,8 +81,13 @@ func hostOnly(repo, p string) bool {
 // goshsmall leaves out gosh's line editor, which costs more than the rest of it. The u-root
 // builder compiles outside of any module, and Go takes that for code of 2022 and gives it the
 // timers, panics and TLS of that time; an empty default takes that back.
+//
+// Package runtime keeps its inlining: without, programs for big-endian MIPS
+// corrupt their memory, within seconds under a load of garbage collections (Go 1.26.8; not
+// little-endian MIPS, nor with only the other packages compiled so).
 var goFlags = []string{
 	"-go-extra-args=-gcflags=all=-l",
+	"-go-extra-args=-gcflags=runtime=",
 	"-go-extra-args=-ldflags=-s -w -buildid= -X=runtime.godebugDefault=",
 	"-go-build-tags=goshsmall,netgo,osusergo",
 }
