@@ -102,10 +102,8 @@ func (t *tunnels) admit(ctx context.Context, waiting map[pair]int) error {
 		if err != nil {
 			return err
 		}
-		for server, device := range alone {
-			if err := t.bindings.shared(server, device); err != nil {
-				return err
-			}
+		if err := t.bindings.shared(alone); err != nil {
+			return err
 		}
 	}
 	err = t.rules.Learn(plan.LearnedSet(plan.Assocs), in...)

@@ -41,21 +41,20 @@ func newBindings(t *tunnels) *bindings {
 }
 
 // told takes what the kernel tells of ESP.
-func (b *bindings) told(p nflog.Packet) {
+func (b *bindings) told(p nflog.Packet, src, dst netip.Addr) {
 	header := 4 * int(p.Data[0]&15)
 	if len(p.Data) < header+4 || p.Data[9] != unix.IPPROTO_ESP {
 		return
 	}
-	at := func(i int) netip.Addr { return netip.AddrFrom4([4]byte(p.Data[i : i+4])) }
 	spi, when := binary.BigEndian.Uint32(p.Data[header:]), b.when(p.Time)
 	b.mu.Lock()
 	switch p.Prefix {
 	case plan.LogIn, plan.LogInToo:
-		b.l.In(when, at(12), spi, p.Prefix == plan.LogIn)
+		b.l.In(when, src, spi, p.Prefix == plan.LogIn)
 	case plan.LogSilent:
-		b.l.Unanswered(at(12), spi)
+		b.l.Unanswered(src, spi)
 	case plan.LogOut, plan.LogOutToo:
-		b.l.Out(when, at(16), at(12), spi, p.Prefix == plan.LogOut)
+		b.l.Out(when, dst, src, spi, p.Prefix == plan.LogOut)
 	}
 	b.mu.Unlock()
 	b.nudge()
@@ -97,11 +96,13 @@ func (b *bindings) takeOver(shared []facts.Association) error {
 	for _, a := range shared {
 		b.devices(a)
 	}
-	user := map[ruleset.Key]netip.Addr{}
+	servers := map[netip.Addr]netip.Addr{}
 	for _, a := range shared {
-		if err := b.old(a.Server, netip.Addr{}, user); err != nil {
-			return err
-		}
+		servers[a.Server] = netip.Addr{}
+	}
+	user, err := b.old(servers)
+	if err != nil {
+		return err
 	}
 	for _, s := range [...]struct {
 		set  string
@@ -132,38 +133,47 @@ func (b *bindings) takeOver(shared []facts.Association) error {
 	return nil
 }
 
-// shared is for a server that has a second device now. Until then all SPIs were
+// shared is for servers that have a second device now. Until then all SPIs were
 // the first one's.
-func (b *bindings) shared(server, first netip.Addr) error {
-	err := b.old(server, first, map[ruleset.Key]netip.Addr{})
+func (b *bindings) shared(first map[netip.Addr]netip.Addr) error {
+	_, err := b.old(first)
 	b.nudge()
 	return err
 }
 
-// old tells the learner of the SPIs that are there, and fills in whose those of
-// devices are.
-func (b *bindings) old(server, alone netip.Addr, user map[ruleset.Key]netip.Addr) error {
-	var in []uint32
-	out := map[uint32]netip.Addr{}
-	for _, name := range [...]string{plan.Inbound, plan.Outbound} {
-		list, err := b.t.learned(name)
-		if err != nil {
-			return err
+// old tells the learner of the SPIs that are there of servers, each with the
+// device that had it alone, if one had. It returns whose those of devices are.
+func (b *bindings) old(servers map[netip.Addr]netip.Addr) (map[ruleset.Key]netip.Addr, error) {
+	if len(servers) == 0 {
+		return nil, nil
+	}
+	in, err := b.t.learned(plan.Inbound)
+	if err != nil {
+		return nil, err
+	}
+	out, err := b.t.learned(plan.Outbound)
+	if err != nil {
+		return nil, err
+	}
+	inbound, outbound := map[netip.Addr][]uint32{}, map[netip.Addr]map[uint32]netip.Addr{}
+	for _, e := range in {
+		server := address(e.Key)
+		inbound[server] = append(inbound[server], spiOf(e))
+	}
+	user := map[ruleset.Key]netip.Addr{}
+	for _, e := range out {
+		server, device := address(e.Key), address(e.Data)
+		if outbound[server] == nil {
+			outbound[server] = map[uint32]netip.Addr{}
 		}
-		for _, e := range list {
-			switch {
-			case address(e.Key) != server:
-			case name == plan.Inbound:
-				in = append(in, spiOf(e))
-			default:
-				out[spiOf(e)], user[e.Key] = address(e.Data), address(e.Data)
-			}
-		}
+		outbound[server][spiOf(e)], user[e.Key] = device, device
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.l.Old(b.when(time.Time{}), server, in, out, alone)
-	return nil
+	for server, alone := range servers {
+		b.l.Old(b.when(time.Time{}), server, inbound[server], outbound[server], alone)
+	}
+	return user, nil
 }
 
 func spiOf(e nft.Learned) uint32 { return binary.BigEndian.Uint32([]byte(e.Key[4:8])) }
@@ -202,13 +212,15 @@ func (b *bindings) apply(c learn.Change) error {
 	if c.Kind == learn.Bind || c.Kind == learn.Unbind {
 		set = plan.LearnedSet(plan.Bound)
 	}
-	// An element that is there would keep its data.
-	err := b.t.rules.Unlearn(set, e)
-	if err == nil && (c.Kind == learn.Bind || c.Kind == learn.Settle) {
-		if c.Kind == learn.Bind {
-			e.Data = ruleset.Addr(c.Device)
-		}
+	var err error
+	switch c.Kind {
+	case learn.Bind:
+		e.Data = ruleset.Addr(c.Device)
+		err = b.t.rules.Relearn(set, e)
+	case learn.Settle:
 		err = b.t.rules.Learn(set, e)
+	default:
+		err = b.t.rules.Unlearn(set, e)
 	}
 	switch {
 	case errors.Is(err, unix.ENOENT): // the server is not shared any more, or the switch was turned off

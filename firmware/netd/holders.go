@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/culvert-fw/culvert/firmware/api"
@@ -112,7 +111,7 @@ func (d *daemon) crowds(fill api.Fill) (out []string) {
 	for _, h := range list {
 		if h.live >= share {
 			out = append(out, fmt.Sprintf("%s holds %d of %d connections; new ones are refused until it has less than %d. See: show connections",
-				strings.TrimSpace(names[h.device]+" "+h.device.String()), h.live, fill.Max, share))
+				called(names, h.device), h.live, fill.Max, share))
 		}
 	}
 	return out

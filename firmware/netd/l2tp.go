@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -86,7 +85,7 @@ func (t *l2tpTunnels) learn(packet []byte) error {
 		return nil
 	}
 	key := portKey(c.server, c.tunnel)
-	err = t.put(key, c.port, false)
+	err = t.put(key, c.port, t.rules.Learn)
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
@@ -102,46 +101,45 @@ func (t *l2tpTunnels) learn(packet []byte) error {
 		t.clash(api.L2TPClash{Server: c.server, Tunnel: c.tunnel, Device: device, Owner: owner, Time: time.Now()})
 		return nil
 	}
-	return t.put(key, c.port, true)
+	return t.put(key, c.port, t.rules.Relearn)
 }
 
 // put writes an element; without a table ip there is nothing to learn for.
-func (t *l2tpTunnels) put(key ruleset.Key, port uint16, replace bool) error {
-	err := t.rules.LearnData(plan.LearnedSet(plan.L2TPTunnels), key, ruleset.PortNumber(int(port)), replace)
+func (t *l2tpTunnels) put(key ruleset.Key, port uint16, how func(ruleset.Set, ...ruleset.Element) error) error {
+	err := how(plan.LearnedSet(plan.L2TPTunnels), ruleset.Element{Key: key, Data: ruleset.PortNumber(int(port))})
 	if errors.Is(err, unix.ENOENT) {
-		return nil // the switch was turned off, or the element has just expired
+		return nil // the switch was turned off
 	}
 	return err
 }
 
 // owner is the device that a Tunnel ID leads to, invalid when it is gone.
 func (t *l2tpTunnels) owner(key ruleset.Key) (netip.Addr, error) {
-	list, err := t.rules.Learned(plan.LearnedSet(plan.L2TPTunnels))
-	if err != nil {
+	port, err := t.value(plan.L2TPTunnels, key)
+	if port == "" {
 		return netip.Addr{}, err
 	}
-	for _, e := range list {
-		if e.Key == key {
-			return t.device(address(key), binary.BigEndian.Uint16([]byte(e.Data[:2])))
-		}
-	}
-	return netip.Addr{}, nil
+	return t.device(address(key), binary.BigEndian.Uint16([]byte(port[:2])))
 }
 
 // device is the one whose flow to a server has this port on the WAN's address,
 // invalid when there is none.
 func (t *l2tpTunnels) device(server netip.Addr, port uint16) (netip.Addr, error) {
-	list, err := t.rules.Learned(plan.LearnedSet(plan.L2TPPorts))
-	if err != nil {
+	device, err := t.value(plan.L2TPPorts, portKey(server, port))
+	if device == "" {
 		return netip.Addr{}, err
 	}
-	key := portKey(server, port)
-	for _, e := range list {
+	return address(device), nil
+}
+
+// value is what a learned map has for a key, "" when nothing.
+func (t *l2tpTunnels) value(set string, key ruleset.Key) (data ruleset.Key, err error) {
+	err = t.rules.EachLearned(plan.LearnedSet(set), func(e nft.Learned) {
 		if e.Key == key {
-			return address(e.Data), nil
+			data = e.Data
 		}
-	}
-	return netip.Addr{}, nil
+	})
+	return data, err
 }
 
 func portKey(server netip.Addr, n uint16) ruleset.Key {
@@ -177,9 +175,8 @@ func (t *l2tpTunnels) problems() (out []string) {
 	names := t.d.names()
 	for _, c := range t.known() {
 		if time.Since(c.Time) < time.Hour {
-			name := func(a netip.Addr) string { return strings.TrimSpace(names[a] + " " + a.String()) }
 			out = append(out, fmt.Sprintf("%s chose L2TP Tunnel ID %d at %s, which %s has: if that server answers to port 1701 alone, it does not reach the second. Fix: let it connect again",
-				name(c.Device), c.Tunnel, c.Server, name(c.Owner)))
+				called(names, c.Device), c.Tunnel, c.Server, called(names, c.Owner)))
 		}
 	}
 	return out

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -118,7 +117,7 @@ func (t *tunnels) problems() (out []string) {
 			what = "its new SPIs go to each device that talks to it"
 		}
 		out = append(out, fmt.Sprintf("%s has more than a quarter of what the router can learn of IPsec; %s until it has less. See: show passthrough counters",
-			strings.TrimSpace(names[a]+" "+a.String()), what))
+			called(names, a), what))
 	}
 	return out
 }

@@ -140,6 +140,11 @@ func (d *daemon) names() map[netip.Addr]string {
 	return names
 }
 
+// called is a device as people know it: its name, if it has one, and address.
+func called(names map[netip.Addr]string, a netip.Addr) string {
+	return strings.TrimSpace(names[a] + " " + a.String())
+}
+
 // lookout is where the settings in effect look for tunnels.
 func (d *daemon) lookout() passthrough.Lookout {
 	s := d.desired().Settings

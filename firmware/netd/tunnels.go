@@ -145,7 +145,7 @@ func (t *tunnels) run(ctx context.Context) error {
 		case plan.LogAH:
 			t.refusedAH(from)
 		default:
-			t.bindings.told(p)
+			t.bindings.told(p, at(12), at(16))
 		}
 	})
 }
@@ -229,17 +229,14 @@ func (t *tunnels) unshare() error {
 	if err != nil {
 		return err
 	}
-	for name, device := range map[string]func(ruleset.Key) netip.Addr{
-		plan.Assocs: func(k ruleset.Key) netip.Addr { return address(k[4:]) },
-		plan.Sends:  func(k ruleset.Key) netip.Addr { return address(k[8:]) },
-	} {
+	for _, name := range [...]string{plan.Assocs, plan.Sends} {
 		list, err := t.learned(name)
 		if err != nil {
 			return err
 		}
 		var gone []ruleset.Element
 		for _, e := range list {
-			if f, ok := first[address(e.Key)]; ok && f != device(e.Key) {
+			if f, ok := first[address(e.Key)]; ok && f != owners[name](e) {
 				gone = append(gone, ruleset.Element{Key: e.Key})
 			}
 		}

@@ -51,15 +51,3 @@ func setDport(e ruleset.SetDport) ([]expr.Any, error) {
 	return join(l4(ruleset.UDP), sum, keys, []expr.Any{
 		&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: e.Map}, write}, again), err
 }
-
-// LearnData adds an element to a learned map of table ip. One that is there
-// with other data stays, and the error is EEXIST; replace takes its place.
-func (c *Conn) LearnData(s ruleset.Set, key, data ruleset.Key, replace bool) error {
-	b := &batch{family: unix.NFPROTO_IPV4}
-	e := []ruleset.Element{{Key: key, Data: data}}
-	if replace {
-		b.elements(unix.NFT_MSG_DELSETELEM, s, 0, e)
-	}
-	b.elements(unix.NFT_MSG_NEWSETELEM, s, 0, e)
-	return c.commit(b)
-}

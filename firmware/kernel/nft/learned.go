@@ -68,28 +68,20 @@ func decodeLearned(s ruleset.Set, data []byte) Learned {
 }
 
 // Learn adds elements to a learned set of table ip, beside what the packet
-// path adds; one that is there lives on as if it were new. With other data than
-// it has that is an error.
+// path adds; one that is there lives on as if it were new. One that has other
+// data stays, and the error is EEXIST.
 func (c *Conn) Learn(s ruleset.Set, elements ...ruleset.Element) error {
 	b := &batch{family: unix.NFPROTO_IPV4}
-	for _, e := range elements {
-		h := header(b.family)
-		h.str(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.Name)
-		h.str(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-		end := h.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-		endElement := h.nest(unix.NFTA_LIST_ELEM)
-		value(&h, unix.NFTA_SET_ELEM_KEY, s.Key, e.Key)
-		if len(s.Data) > 0 {
-			value(&h, unix.NFTA_SET_ELEM_DATA, s.Data, e.Data)
-		}
-		if s.Timeout > 0 {
-			// Of an element that is there only an explicit time changes (Linux 6.12).
-			h.u64(unix.NFTA_SET_ELEM_EXPIRATION, uint64(s.Timeout.Milliseconds()))
-		}
-		endElement()
-		end()
-		b.add(fmt.Sprintf("set %s: %s", s.Name, s.ElementText(e)), unix.NFT_MSG_NEWSETELEM, create(unix.NFT_MSG_NEWSETELEM), h)
-	}
+	b.elements(unix.NFT_MSG_NEWSETELEM, s, 0, elements)
+	return c.commit(b)
+}
+
+// Relearn is Learn for elements that take the place of those that are there,
+// whatever their data, in one transaction. It needs Linux 6.3.
+func (c *Conn) Relearn(s ruleset.Set, elements ...ruleset.Element) error {
+	b := &batch{family: unix.NFPROTO_IPV4}
+	b.elements(msgDestroyElements, s, 0, elements)
+	b.elements(unix.NFT_MSG_NEWSETELEM, s, 0, elements)
 	return c.commit(b)
 }
 

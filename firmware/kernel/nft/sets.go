@@ -143,6 +143,10 @@ func element(h *buffer, s ruleset.Set, e ruleset.Element, del bool) {
 		case len(s.Data) > 0:
 			value(h, unix.NFTA_SET_ELEM_DATA, s.Data, e.Data)
 		}
+		if s.Learned && s.Timeout > 0 {
+			// Of an element that is there only an explicit time changes (Linux 6.12).
+			h.u64(unix.NFTA_SET_ELEM_EXPIRATION, uint64(s.Timeout.Milliseconds()))
+		}
 		if c := comment(e.Why); c != nil {
 			h.attr(unix.NFTA_SET_ELEM_USERDATA, c)
 		}

@@ -164,9 +164,6 @@ func (l *Learner) Devices(addr netip.Addr, devices []netip.Addr) {
 	}
 }
 
-// Knows tells whether there is anything to learn of a server yet.
-func (l *Learner) Knows(addr netip.Addr) bool { return l.servers[addr] != nil }
-
 // Old tells of SPIs of a server that are not new now: they are no evidence by
 // when they appear. Those of the server that were there while it had one device
 // alone are that device's, its own as well.

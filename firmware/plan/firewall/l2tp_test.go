@@ -128,8 +128,8 @@ func (n *network) learns(calls <-chan nflog.Packet, tunnel uint16) (port uint16)
 	}
 	var err error
 	n.rtr.Do(func() {
-		err = nft.New(nft.Options{}).LearnData(passthrough.LearnedSet(passthrough.L2TPTunnels),
-			ruleset.Cat(ruleset.Addr(netip.MustParseAddr(server)), ruleset.PortNumber(int(tunnel))), ruleset.PortNumber(int(port)), false)
+		err = nft.New(nft.Options{}).Learn(passthrough.LearnedSet(passthrough.L2TPTunnels), ruleset.Element{
+			Key: ruleset.Cat(ruleset.Addr(netip.MustParseAddr(server)), ruleset.PortNumber(int(tunnel))), Data: ruleset.PortNumber(int(port))})
 	})
 	if err != nil {
 		n.t.Fatal(err)
