@@ -4,17 +4,20 @@ BOARD ?= qemu-mips
 SETTINGS ?=
 # KERNEL_SRC=FILE_OR_DIR takes the kernel source from there instead of Debian's package.
 export KERNEL_SRC
+# ROWS=REGEXP measures only the rows of make bench whose ID matches.
+export ROWS
 
 # Not `go run`, which adds an "exit status 1" to every message.
 MKIMAGE = go build -o out/bin/mkimage ./cmd/mkimage && out/bin/mkimage
 BAKE = $(if $(SETTINGS),-settings '$(SETTINGS)')
 
-.PHONY: help run demo test image images boards check clean
+.PHONY: help run demo test bench image images boards check clean
 
 help:
 	@echo 'make run                boot BOARD in QEMU, the shell of the router on this terminal'
 	@echo 'make demo               five devices with VPN tunnels through the router, live on this terminal'
 	@echo 'make test               all tests, those of the VPN lab included'
+	@echo 'make bench              measure Culvert beside its peers; table, JSON and picture in out/bench; ROWS=REGEXP'
 	@echo 'make image BOARD=...    the image of a board, below out/; SETTINGS=FILE bakes settings in'
 	@echo 'make images             the images of all boards'
 	@echo 'make boards             a table of the boards'
@@ -50,6 +53,10 @@ demo:
 test:
 	@scripts/prepare test
 	@scripts/test
+
+bench:
+	@scripts/prepare bench
+	@scripts/bench
 
 check:
 	@scripts/prepare go
