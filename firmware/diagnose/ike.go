@@ -2,13 +2,15 @@ package diagnose
 
 import (
 	"bytes"
-	"crypto/md5"
-	"crypto/sha1"
-	"crypto/sha256"
-	"crypto/sha512"
+	"crypto"
+	_ "crypto/md5" // natHashes
+	_ "crypto/sha1"
+	_ "crypto/sha256"
+	_ "crypto/sha512"
 	"encoding/binary"
 	"encoding/hex"
 	"net/netip"
+	"slices"
 )
 
 // IKE's exchanges, of RFC 7296 3.1 and RFC 2408 3.1.
@@ -156,33 +158,23 @@ func (n *natSeen) look(p packet) {
 	n.client = differs(m.spis, p.dst, p.dport, ours, n.client)
 }
 
+// natHashes are those of NAT detection, known by their lengths: IKEv1 takes what
+// was negotiated (RFC 3947 3.2), IKEv2 SHA-1 (RFC 7296 2.23).
+var natHashes = [...]crypto.Hash{crypto.MD5, crypto.SHA1, crypto.SHA256, crypto.SHA384, crypto.SHA512}
+
 // differs tells whether no hash is that of the address and port; without
 // hashes, what was known stays.
 func differs(spis []byte, a netip.Addr, port uint16, hashes [][]byte, known bool) bool {
 	data := binary.BigEndian.AppendUint16(append(bytes.Clone(spis), a.AsSlice()...), port)
 	some := false
 	for _, h := range hashes {
-		var want []byte
-		switch len(h) { // IKEv1 takes the hash that was negotiated
-		case md5.Size:
-			v := md5.Sum(data)
-			want = v[:]
-		case sha1.Size:
-			v := sha1.Sum(data)
-			want = v[:]
-		case sha256.Size:
-			v := sha256.Sum256(data)
-			want = v[:]
-		case sha512.Size384:
-			v := sha512.Sum384(data)
-			want = v[:]
-		case sha512.Size:
-			v := sha512.Sum512(data)
-			want = v[:]
-		default:
+		i := slices.IndexFunc(natHashes[:], func(f crypto.Hash) bool { return f.Size() == len(h) })
+		if i < 0 {
 			continue
 		}
-		if bytes.Equal(h, want) {
+		want := natHashes[i].New()
+		want.Write(data)
+		if bytes.Equal(h, want.Sum(nil)) {
 			return false
 		}
 		some = true

@@ -17,16 +17,15 @@ func TestBindings(t *testing.T) {
 	r := newRouter(t, "203.0.113")
 	r.online()
 	addrs := []string{"192.168.1.10", "192.168.1.11"}
+	r.home(addrs...)
 	var ike, esp []net.PacketConn
 	for _, a := range addrs {
-		r.pc.Run("ip", "addr", "add", a+"/24", "dev", "pc0")
 		within(t, r.pc, func() error {
 			ike = append(ike, r.sender(func() (net.PacketConn, error) { return net.ListenPacket("udp4", a+":500") }))
 			esp = append(esp, r.sender(func() (net.PacketConn, error) { return net.ListenPacket("ip4:50", a) }))
 			return nil
 		})
 	}
-	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
 	var server net.PacketConn
 	within(t, r.isp, func() error {
 		server = r.sender(func() (net.PacketConn, error) { return net.ListenPacket("ip4:50", "203.0.113.1") })

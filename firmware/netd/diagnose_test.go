@@ -156,8 +156,7 @@ func ikeInit() []byte {
 func TestDiagnose(t *testing.T) {
 	r := newRouter(t, "203.0.113")
 	r.online()
-	r.pc.Run("ip", "addr", "add", "192.168.1.10/24", "dev", "pc0")
-	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
+	r.home("192.168.1.10")
 	r.isp.Run("ip", "addr", "add", "198.51.100.0/25", "dev", "lo") // the kernel takes all of it as its own
 	v := &vpnAttempt{t: t, whole: t, r: r, out: map[string]net.PacketConn{}}
 	// Nobody is at 198.51.100.200: the provider drops it.

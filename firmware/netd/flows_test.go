@@ -51,8 +51,7 @@ func within(t *testing.T, p *nstest.Peer, f func() error) {
 func TestEnded(t *testing.T) {
 	r := newRouter(t, "203.0.113")
 	r.online()
-	r.pc.Run("ip", "addr", "add", "192.168.1.10/24", "dev", "pc0")
-	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
+	r.home("192.168.1.10")
 	s, base := r.candidate("firewall forward web protocol tcp port 8080 to 192.168.1.10")
 	if _, err := r.commit(base, s, 0); err != nil {
 		t.Fatal(err)

@@ -20,8 +20,7 @@ import (
 func TestHolders(t *testing.T) {
 	r := newRouter(t, "203.0.113")
 	r.online()
-	r.pc.Run("ip", "addr", "add", "192.168.1.10/24", "dev", "pc0")
-	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
+	r.home("192.168.1.10")
 	ct, err := conntrack.New()
 	if err != nil {
 		t.Fatal(err)

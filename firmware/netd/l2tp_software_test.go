@@ -26,9 +26,7 @@ func testXL2TPD(t *testing.T, rules string) {
 	t.Cleanup(func() { forgetUDP(t) })
 	r := newRouter(t, "203.0.113")
 	r.online()
-	r.pc.Run("ip", "addr", "add", "192.168.1.10/24", "dev", "pc0")
-	r.pc.Run("ip", "addr", "add", "192.168.1.20/24", "dev", "pc0")
-	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
+	r.home("192.168.1.10", "192.168.1.20")
 	r.isp.Run("nft", "add table ip x; add chain ip x out { type filter hook output priority 0; }; "+rules)
 	start := func(p *nstest.Peer, name, config string) (d *nstest.Daemon, control string) {
 		t.Helper()

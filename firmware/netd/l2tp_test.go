@@ -120,10 +120,7 @@ func TestL2TPTunnels(t *testing.T) {
 	t.Cleanup(func() { forgetUDP(t) })
 	r := newRouter(t, "203.0.113")
 	r.online()
-	for _, host := range []string{"10", "20", "30"} {
-		r.pc.Run("ip", "addr", "add", "192.168.1."+host+"/24", "dev", "pc0")
-	}
-	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
+	r.home("192.168.1.10", "192.168.1.20", "192.168.1.30")
 	server := r.udp(r.isp, "203.0.113.1:1701")
 	first, second, third := r.udp(r.pc, "192.168.1.10:1701"), r.udp(r.pc, "192.168.1.20:1701"), r.udp(r.pc, "192.168.1.30:1701")
 	call := func(c net.PacketConn, id uint16) int {

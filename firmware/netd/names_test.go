@@ -133,8 +133,7 @@ func newNamedServers(t *testing.T) *namedServers {
 			}
 		}()
 	}
-	r.pc.Run("ip", "addr", "add", "192.168.1.50/24", "dev", "pc0")
-	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
+	r.home("192.168.1.50")
 	r.online()
 	return n
 }

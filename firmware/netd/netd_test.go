@@ -174,6 +174,15 @@ func nftables(args ...string) string {
 	return string(out)
 }
 
+// home gives the computer at home these addresses and the router as its way out.
+func (r *testRouter) home(addrs ...string) {
+	r.t.Helper()
+	for _, a := range addrs {
+		r.pc.Run("ip", "addr", "add", a+"/24", "dev", "pc0")
+	}
+	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
+}
+
 // provide starts the provider's DHCP server.
 func (r *testRouter) provide(net24 string) {
 	r.isp.Run("ip", "addr", "add", net24+".1/24", "dev", "isp0")

@@ -35,10 +35,7 @@ func TestPriorityTakesOver(t *testing.T) {
 	t.Cleanup(func() { forgetUDP(t) })
 	r := newRouter(t, "203.0.113", "passthrough ipsec copy off")
 	r.online()
-	for _, host := range []string{"10", "20"} {
-		r.pc.Run("ip", "addr", "add", "192.168.1."+host+"/24", "dev", "pc0")
-	}
-	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
+	r.home("192.168.1.10", "192.168.1.20")
 	server := r.udp(r.isp, "203.0.113.1:500")
 	first, second := r.udp(r.pc, "192.168.1.10:500"), r.udp(r.pc, "192.168.1.20:500")
 	// seen is the port that the server sees a device's IKE from.

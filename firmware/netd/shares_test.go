@@ -18,8 +18,7 @@ import (
 func TestShares(t *testing.T) {
 	r := newRouter(t, "203.0.113")
 	r.online()
-	r.pc.Run("ip", "addr", "add", "192.168.1.10/24", "dev", "pc0")
-	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
+	r.home("192.168.1.10")
 	counters := func() (c api.PassthroughCounters) {
 		t.Helper()
 		if err := r.call(api.MethodCounters, nil, &c); err != nil {

@@ -30,8 +30,7 @@ func (r *testRouter) sender(open func() (net.PacketConn, error)) net.PacketConn 
 func TestShowTunnels(t *testing.T) {
 	r := newRouter(t, "203.0.113")
 	r.online()
-	r.pc.Run("ip", "addr", "add", "192.168.1.10/24", "dev", "pc0")
-	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
+	r.home("192.168.1.10")
 	var ike, natt, esp, far net.PacketConn
 	within(t, r.pc, func() error {
 		ike = r.sender(func() (net.PacketConn, error) { return net.ListenPacket("udp4", "192.168.1.10:500") })
@@ -126,8 +125,7 @@ func TestShowTunnels(t *testing.T) {
 func TestShowProtection(t *testing.T) {
 	r := newRouter(t, "192.168.77") // a private network: another NAT
 	r.online()
-	r.pc.Run("ip", "addr", "add", "192.168.1.10/24", "dev", "pc0")
-	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
+	r.home("192.168.1.10")
 	var esp, any net.PacketConn
 	within(t, r.pc, func() error {
 		esp = r.sender(func() (net.PacketConn, error) { return net.ListenPacket("ip4:50", "192.168.1.10") })
@@ -166,14 +164,14 @@ func TestShowShared(t *testing.T) {
 	r := newRouter(t, "203.0.113")
 	r.online()
 	var ike []net.PacketConn
-	for _, a := range []string{"192.168.1.10", "192.168.1.11"} {
-		r.pc.Run("ip", "addr", "add", a+"/24", "dev", "pc0")
+	addrs := []string{"192.168.1.10", "192.168.1.11"}
+	r.home(addrs...)
+	for _, a := range addrs {
 		within(t, r.pc, func() error {
 			ike = append(ike, r.sender(func() (net.PacketConn, error) { return net.ListenPacket("udp4", a+":500") }))
 			return nil
 		})
 	}
-	r.pc.Run("ip", "route", "add", "default", "via", "192.168.1.1")
 	r.until("two devices", func() error {
 		for i, c := range ike {
 			header := make([]byte, 28)

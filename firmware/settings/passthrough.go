@@ -25,7 +25,7 @@ type PassProtocol struct {
 	Enabled bool     `json:"enabled" schema:"self" help:"on or off"`
 	Devices []string `json:"devices,omitempty" schema:"format=devices,count=256,empty=any" help:"the devices that may use it; any = all"`
 	Servers []string `json:"servers,omitempty" schema:"format=servers,count=256,empty=any" help:"the Internet's ends that it may reach; any = all"`
-	Ports   []int    `json:"ports,omitempty" schema:"min=1,max=65535,count=15" help:"the ports at which it is looked for"` // TCP's or UDP's
+	Ports   []int    `json:"ports,omitempty" schema:"min=1,max=65535,count=15,rare" help:"the ports at which it is looked for"` // TCP's or UDP's
 }
 
 // PassIPsec is the switch of IPsec, and the subnets behind its tunnels.
@@ -34,9 +34,9 @@ type PassIPsec struct {
 	Devices []string `json:"devices,omitempty" schema:"format=devices,count=256,empty=any" help:"the devices that may use it; any = all"`
 	Servers []string `json:"servers,omitempty" schema:"format=servers,count=256,empty=any" help:"the Internet's ends that it may reach; any = all"`
 	// Ports come beside 500 and 4500, which no IKE does without (RFC 7296 2).
-	Ports []int `json:"ports,omitempty" schema:"min=1,max=65535,count=15" help:"further UDP ports of IKE and NAT-T, beside 500 and 4500"`
+	Ports []int `json:"ports,omitempty" schema:"min=1,max=65535,count=15,rare" help:"further UDP ports of IKE and NAT-T, beside 500 and 4500"`
 	// Copy off leaves a server of native IPsec to one device at a time.
-	Copy    bool              `json:"copy" help:"copy what a server of several devices sends to each, until it is known whose it is; off = native IPsec for one device a server"`
+	Copy    bool              `json:"copy" schema:"rare" help:"copy what a server of several devices sends to each, until it is known whose it is; off = native IPsec for one device a server"`
 	Subnets map[string]Subnet `json:"subnet,omitempty" schema:"format=prefix,count=16" help:"subnets that a device's tunnel leads to, for devices without IPsec"`
 }
 

@@ -39,6 +39,9 @@ type Node struct {
 	// Empty is the word for a List without elements: "none", or "any" where
 	// it means no limit.
 	Empty string
+	// Rare tells that hardly anybody sets it: who is led through the settings
+	// is not asked.
+	Rare bool
 
 	field    int // index in the parent struct
 	json     string
@@ -104,6 +107,8 @@ func (n *Node) tags(tag string) (self bool) {
 			n.max = limit(val)
 		case "zero":
 			n.zero = true
+		case "rare":
+			n.Rare = true
 		case "empty":
 			n.Empty = val
 		case "count":

@@ -132,7 +132,7 @@ func (u *setup) protocolSettings(ctx context.Context, path []string) error {
 		switch {
 		case n.Kind != settings.Leaf && n.Kind != settings.List:
 			fmt.Fprintf(u.s.c, "%s is not asked for here: set %s ?\n", n.Name, strings.Join(q.path, " "))
-		case n.Name == "ports", n.Name == "copy": // hardly anybody's are others
+		case n.Rare:
 		case n.Name == "servers":
 			first = append(first, q)
 		default:
