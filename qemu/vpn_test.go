@@ -50,30 +50,32 @@ var sessionIDs = map[string]*regexp.Regexp{
 // server, with ids, an age and data both ways.
 func wantSessions(t *testing.T, l *lab.Lab, protocol, kind, server string, hosts []*peers.Host) {
 	t.Helper()
-	var all []api.Session
-	if err := l.Show("passthrough", &all); err != nil {
-		t.Fatal(err)
-	}
-	up := l.Ready().Uptime
-	seen := map[string]bool{}
-	for _, h := range hosts {
-		addr := l.Address(h)
-		i := slices.IndexFunc(all, func(s api.Session) bool {
-			return s.Protocol == protocol && s.Kind == kind && s.Device.String() == addr && s.Server.String() == server && s.BytesIn > 0 && s.BytesOut > 0
-		})
-		if i < 0 {
-			t.Errorf("show passthrough has no %s %s session of %s (%s) with %s and bytes both ways:\n%+v", protocol, kind, h.Name, addr, server, all)
-			continue
+	l.Until("the "+protocol+" "+kind+" sessions", 20*time.Second, func() error {
+		var all []api.Session
+		if err := l.Show("passthrough", &all); err != nil {
+			return err
 		}
-		s := all[i]
-		if s.Name != h.Name || !sessionIDs[kind].MatchString(s.IDs) || s.Age < time.Second || s.Age > up || s.PktsIn == 0 || s.PktsOut == 0 || s.Inbound {
-			t.Errorf("%s's %s session %+v: want its name, ids like %v, an age of 1 s to %v, packets both ways", h.Name, protocol, s, sessionIDs[kind], up)
+		up := l.Ready().Uptime
+		seen := map[string]bool{}
+		for _, h := range hosts {
+			addr := l.Address(h)
+			i := slices.IndexFunc(all, func(s api.Session) bool {
+				return s.Protocol == protocol && s.Kind == kind && s.Device.String() == addr && s.Server.String() == server && s.BytesIn > 0 && s.BytesOut > 0
+			})
+			if i < 0 {
+				return fmt.Errorf("show passthrough has none of %s (%s) with %s and bytes both ways:\n%+v", h.Name, addr, server, all)
+			}
+			s := all[i]
+			if s.Name != h.Name || !sessionIDs[kind].MatchString(s.IDs) || s.Age < time.Second || s.Age > up || s.PktsIn == 0 || s.PktsOut == 0 || s.Inbound {
+				return fmt.Errorf("%s's is %+v: want its name, ids like %v, an age of 1 s to %v, packets both ways", h.Name, s, sessionIDs[kind], up)
+			}
+			seen[addr+" "+s.IDs] = true
 		}
-		seen[addr+" "+s.IDs] = true
-	}
-	if !t.Failed() && len(seen) != len(hosts) {
-		t.Errorf("%d sessions of %d devices: %v", len(seen), len(hosts), seen)
-	}
+		if len(seen) != len(hosts) {
+			return fmt.Errorf("%d sessions of %d devices: %v", len(seen), len(hosts), seen)
+		}
+		return nil
+	})
 }
 
 // dialPPTP dials three clients of one PPTP server at once.
@@ -86,6 +88,13 @@ func testPPTP(t *testing.T, l *lab.Lab) {
 	dialPPTP(t, l)
 	wantSessions(t, l, "pptp", "control", lab.Server1, l.C)
 	wantSessions(t, l, "pptp", "data", lab.Server1, l.C)
+	var c api.PassthroughCounters
+	if err := l.Show("passthrough counters", &c); err != nil {
+		t.Fatal(err)
+	}
+	if e := c.Expectations; e.Max < 1000 || e.Used > e.Max/2 {
+		t.Errorf("%d expectations of at most %d: the next PPTP calls find no room", e.Used, e.Max)
+	}
 }
 
 // dialL2TP dials three clients of one L2TP server at once, all from port 1701.

@@ -10,6 +10,8 @@ import (
 type PassthroughCounters struct {
 	Servers []ServerCounters `json:"servers"`
 	Sets    []SetFill        `json:"sets"` // empty while there is no table ip
+	// Expectations are connections that helpers wait for: two of each PPTP call until its GRE begins.
+	Expectations Fill `json:"expectations"`
 	// SecondDevices is how many further devices of a server netd let in since
 	// it started, Refused how many packets of devices it was told of that it did
 	// not let in, because the server had MostDevices.

@@ -75,6 +75,10 @@ func routerSysctls() []Sysctl {
 		// No IPv6, not even a link-local address, before netd decides on it.
 		{"net.ipv6.conf.default.disable_ipv6", "1", true},
 		{"net.ipv6.conf.all.disable_ipv6", "1", true},
+		// Each PPTP call waits for its GRE with two expectations. The kernel's own
+		// limit is four for each 256 buckets of conntrack (nf_conntrack_expect_init):
+		// six calls on a board of 64 MB, and none of the next for five minutes.
+		{"net.netfilter.nf_conntrack_expect_max", "1024", false},
 		// Go reserves more address space than it uses; never refuse that.
 		{"vm.overcommit_memory", "1", false},
 	}

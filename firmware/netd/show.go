@@ -219,6 +219,10 @@ func (d *daemon) counters(context.Context, api.Peer, none) (*api.PassthroughCoun
 	if c.Clashes, err = d.conntrack.Clashes(); err != nil {
 		return nil, err
 	}
+	if c.Expectations.Used, err = d.conntrack.Expectations(); err != nil {
+		return nil, err
+	}
+	c.Expectations.Max = int(number("/proc/sys/net/netfilter/nf_conntrack_expect_max"))
 	sent, err := d.tunnels.learned(plan.Copies)
 	if err != nil {
 		return nil, err

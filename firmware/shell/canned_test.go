@@ -52,6 +52,7 @@ func canned(n *apitest.Netd) {
 				{Server: ip("198.51.100.12"), Devices: 3, Copied: true, SPIsBound: 1, Copies: 1200, SPIsOut: 3, PktsOut: 900, BytesOut: 70_000, SPIsIn: 4, PktsIn: 1_500_000, BytesIn: 2_100_000_000},
 			},
 			Sets:          []api.SetFill{{Name: "assocs", Used: 4, Max: 4096}, {Name: "inbound", Used: 5, Max: 4096}},
+			Expectations:  api.Fill{Used: 2, Max: 1024},
 			SecondDevices: 2, Refused: 7, MostDevices: 64, Bindings: 2, Corrections: 1, Clashes: 4,
 			Names: []api.ServerName{
 				{Name: "none.example.com", Addresses: []netip.Addr{}, Next: 4 * time.Minute, Problem: "there is no such name"},

@@ -128,6 +128,9 @@ func writeCounters(w io.Writer, c api.PassthroughCounters, width int) {
 		}
 		t.write(w, width)
 	}
+	if c.Expectations.Max > 0 {
+		fmt.Fprintf(w, "Helpers wait for %d connections, at most %d: two of each PPTP call until its GRE begins.\n", c.Expectations.Used, c.Expectations.Max)
+	}
 	for _, v := range c.Dropped {
 		fmt.Fprint(w, wrap(fmt.Sprintf("%s sent too much that is new at once: %d packets dropped.", strings.TrimSpace(v.Name+" "+addr(v.Device)), v.Packets), "", min(width, 80)))
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 )
 
@@ -29,6 +30,7 @@ type report struct {
 	failed  map[string][]string // package -> tests
 	passed  map[string]int
 	bad     []string
+	why     []string // what the failed tests said, shortened
 }
 
 func main() {
@@ -54,7 +56,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "testreport:", err)
 	}
 	if len(r.bad) > 0 {
-		fmt.Fprintf(r.out, "FAILED: %s\nfull output: %s\n", strings.Join(r.bad, ", "), *logName)
+		// Again at the end, where logs that are cut still have it.
+		fmt.Fprintf(r.out, "%sFAILED: %s\nfull output: %s\n", strings.Join(r.why, ""), strings.Join(r.bad, ", "), *logName)
 		os.Exit(1)
 	}
 }
@@ -105,10 +108,43 @@ func (r *report) test(e event, id string) {
 	case "fail":
 		r.failed[e.Package] = append(r.failed[e.Package], e.Test)
 		fmt.Fprintf(r.out, "%s", strings.Join(r.output[id], ""))
+		r.why = append(r.why, said(e.Test, r.output[id])...)
 	case "skip":
 		r.skipped[e.Package] = append(r.skipped[e.Package], e.Test+": "+reason(r.output[id]))
 	}
 	delete(r.output, id)
+}
+
+// A failed test's messages ("file_test.go:12: text"), and how much of them is repeated.
+var message = regexp.MustCompile(`^\s+\w+\.go:\d+: `)
+
+const (
+	mostMessages = 6
+	mostLines    = 4 // of each
+)
+
+// said is what a failed test has to say, without the consoles that follow.
+func said(test string, lines []string) (out []string) {
+	messages, more := 0, 0
+	for _, l := range lines {
+		switch {
+		case strings.Contains(l, "console of the"):
+			return out
+		case message.MatchString(l):
+			if messages++; messages > mostMessages {
+				return out
+			}
+			more = mostLines
+		}
+		if more > 0 {
+			more--
+			if len(out) == 0 {
+				out = append(out, "\n"+test+":\n")
+			}
+			out = append(out, l)
+		}
+	}
+	return out
 }
 
 // reason is what the test said when it skipped.

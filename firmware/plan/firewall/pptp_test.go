@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/culvert-fw/culvert/firmware/kernel/conntrack"
 )
 
 // control is a PPTP control message, RFC 2637 2.
@@ -76,10 +78,20 @@ func TestPPTPServer(t *testing.T) {
 	if got := say(srv, client, control(8, 32, uint16(serverCall), seen, uint8(1))); binary.BigEndian.Uint16(got[14:]) != clientCall {
 		t.Errorf("the client is told of call %d, not its own", binary.BigEndian.Uint16(got[14:]))
 	}
+	expected := func(want int) {
+		t.Helper()
+		var got int
+		n.rtr.Do(func() { got, err = (&conntrack.Conn{}).Expectations() })
+		if err != nil || got != want {
+			t.Errorf("%d expectations, %v; want %d", got, err, want)
+		}
+	}
+	expected(2)
 	n.send(atClient, wanIP, data(serverCall, "to the server"))
 	if src := n.receive(atServer, "to the server", "too early"); src != "203.0.113.1" {
 		t.Errorf("GRE from %s", src)
 	}
+	expected(0)
 	n.send(atServer, "203.0.113.1", data(seen, "to the client"))
 	if src := n.receive(atClient, "to the client", ""); src != wanIP {
 		t.Errorf("GRE from %s", src)
