@@ -1,5 +1,7 @@
 // Command bench measures Culvert beside its peers: a table on the terminal, and
 // bench.json and bench.svg in out/bench. It runs as root in the folder of go.mod.
+// With -doc it measures nothing and writes what the last run measured into
+// docs/performance.md, and beside it as JSON and as the picture.
 // The exit status is 1 when a group failed, and with -strict also when a row
 // misses its bar.
 package main
@@ -19,7 +21,7 @@ import (
 
 type options struct {
 	rows, out, measure string
-	list, strict       bool
+	list, strict, doc  bool
 }
 
 func main() {
@@ -28,6 +30,7 @@ func main() {
 	flag.StringVar(&o.out, "out", "out/bench", "the `DIR` of bench.json, bench.svg and the logs")
 	flag.BoolVar(&o.list, "list", false, "list the rows, measure nothing")
 	flag.BoolVar(&o.strict, "strict", false, "exit with 1 also when a row misses its bar")
+	flag.BoolVar(&o.doc, "doc", false, "write the last run, which has to be a whole one, into docs/performance.md; measure nothing")
 	flag.StringVar(&o.measure, "measure", "", "measure this `GROUP` here and write its rows as JSON to file 3 (bench starts itself so)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -54,6 +57,8 @@ func run(ctx context.Context, o options) error {
 	switch {
 	case o.list:
 		return list(env)
+	case o.doc:
+		return document(filepath.Join(root, "docs"), filepath.Join(out, "bench.json"))
 	case o.measure != "":
 		return measure(ctx, env, o.measure)
 	}

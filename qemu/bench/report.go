@@ -82,5 +82,5 @@ func (r Report) byGround() map[string][]Result {
 // grounds is the order and the headings of the tables.
 var grounds = []struct{ name, heading string }{
 	{QEMUMIPS, "qemu-mips: MIPS 24Kc in QEMU, instructions counted"},
-	{AMD64, "amd64: network namespaces of this host"},
+	{AMD64, "amd64: network namespaces of the host"},
 }

@@ -28,8 +28,20 @@ func TestGolden(t *testing.T) {
 			}
 		}
 		wellFormed(t, svg)
-		return map[string]string{"bench.json": string(again), "table": table, "bench.svg": svg}
+		doc, err := r.InsertTables("# Before\n" + docBegin + "what was there\n" + docEnd + "After.\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return map[string]string{"bench.json": string(again), "table": table, "doc.md": doc, "bench.svg": svg}
 	})
+}
+
+func TestNoMarkers(t *testing.T) {
+	for _, doc := range []string{"", docBegin, docEnd, docEnd + docBegin} {
+		if _, err := (Report{}).InsertTables(doc); err == nil {
+			t.Errorf("%q has no place for the tables, and gets them", doc)
+		}
+	}
 }
 
 func wellFormed(t *testing.T, doc string) {

@@ -17,16 +17,21 @@ const (
 	rowHeight  = 50
 	headHeight = 40
 	valueX     = barX + barUnit*barMax + 28
+	// lettersWide is how many letters have room beside the limits.
+	lettersWide = 88
 )
 
-// svgStyle is for light and for dark: a picture in a page follows the reader's.
+// svgStyle is for light, and for dark where the reader's browser says so. It has
+// no custom properties, which not every viewer knows.
 const svgStyle = `<style>
-svg{--paper:#ffffff;--ink:#1f2328;--soft:#59636e;--track:#eaeef2;--goal:#1a7f37;--pass:#0969da;--miss:#cf222e;--note:#8c959f}
-@media (prefers-color-scheme:dark){svg{--paper:#0d1117;--ink:#e6edf3;--soft:#9198a1;--track:#21262d;--goal:#3fb950;--pass:#4493f8;--miss:#f85149;--note:#656c76}}
-text{font:13px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;fill:var(--ink)}
-.h{font-size:15px;font-weight:600}.s{fill:var(--soft);font-size:12px}.e{text-anchor:end}.b{font-weight:600}
-.track{fill:var(--track)}.bar{stroke:var(--ink);stroke-width:2}.aim{stroke:var(--ink);stroke-width:1.5;stroke-dasharray:3 2}
-.goal{fill:var(--goal)}.pass{fill:var(--pass)}.MISSED{fill:var(--miss)}.none{fill:var(--note)}
+text{font:13px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;fill:#1f2328}
+.h{font-size:15px;font-weight:600}.b{font-weight:600}.e{text-anchor:end}.s{font-size:12px;fill:#59636e}
+.paper{fill:#ffffff}.track{fill:#eaeef2}.goal{fill:#1a7f37}.pass{fill:#0969da}.MISSED{fill:#cf222e}
+.bar{stroke:#1f2328;stroke-width:2}.aim{stroke:#1f2328;stroke-width:1.5;stroke-dasharray:3 2}
+@media (prefers-color-scheme:dark){
+text{fill:#e6edf3}.s{fill:#9198a1}
+.paper{fill:#0d1117}.track{fill:#262c36}.goal{fill:#3fb950}.pass{fill:#4493f8}.MISSED{fill:#f85149}
+.bar,.aim{stroke:#e6edf3}}
 </style>
 `
 
@@ -51,6 +56,9 @@ func (r Report) SVG() string {
 			for _, row := range g.Rows {
 				svgRow(&b, y, row)
 				y += rowHeight
+				if row.Verdict() == Reported {
+					y -= rowHeight / 2
+				}
 			}
 			if g.Failed != "" {
 				first, _, _ := strings.Cut(g.Failed, "\n")
@@ -63,17 +71,17 @@ func (r Report) SVG() string {
 	text(&b, svgMargin, y, "s", fmt.Sprintf("commit %s; Linux %s; %s", r.Commit, r.Kernel, r.CPU))
 	y += svgMargin
 	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" role="img" aria-label="Culvert beside its peers">`+"\n", svgWidth, y, svgWidth, y) +
-		svgStyle + fmt.Sprintf(`<rect width="%d" height="%d" rx="8" style="fill:var(--paper)"/>`+"\n", svgWidth, y) + b.String() + "</svg>\n"
+		svgStyle + fmt.Sprintf(`<rect width="%d" height="%d" rx="8" class="paper"/>`+"\n", svgWidth, y) + b.String() + "</svg>\n"
 }
 
 func svgRow(b *strings.Builder, y int, r Row) {
 	verdict := r.Verdict()
-	text(b, svgMargin, y+14, "", clip(r.What, 88))
-	limits := strings.TrimSpace(labelled("bar ", r.Bar.text(r)) + labelled("   goal ", r.Goal.text(r)))
-	text(b, svgWidth-svgMargin, y+14, "s e", limits)
+	what := clip(r.What, lettersWide)
+	text(b, svgMargin, y+14, "", what, clip(labelled("against ", r.PeerWhat), lettersWide-len([]rune(what))))
+	text(b, svgWidth-svgMargin, y+14, "s e", labelled("bar ", r.Bar.text(r))+labelled(" · goal ", r.Goal.text(r)))
 	top := y + 22
 	if verdict == Reported {
-		text(b, valueX, top+11, "b", withUnit(r.Value, r.Unit))
+		text(b, valueX, y+14, "b", withUnit(r.Value, r.Unit))
 		return
 	}
 	rect(b, top, barMax, "track")
@@ -117,9 +125,15 @@ func mark(b *strings.Builder, top int, score float64, class string) {
 	fmt.Fprintf(b, `<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" class="%s"/>`+"\n", x, x, top-3, top+barHeight+3, class)
 }
 
-func text(b *strings.Builder, x, y int, class, s string) {
+// text writes s, and what is softer in more.
+func text(b *strings.Builder, x, y int, class, s string, more ...string) {
 	fmt.Fprintf(b, `<text x="%d" y="%d" class="%s">`, x, y, class)
 	xml.EscapeText(b, []byte(s)) // a strings.Builder does not fail
+	for _, soft := range more {
+		b.WriteString(`<tspan class="s" dx="8">`)
+		xml.EscapeText(b, []byte(soft))
+		b.WriteString("</tspan>")
+	}
 	b.WriteString("</text>\n")
 }
 
@@ -132,6 +146,9 @@ func labelled(label, s string) string {
 
 // clip is s, cut to n letters where it is longer.
 func clip(s string, n int) string {
+	if n < 2 {
+		return ""
+	}
 	if r := []rune(s); len(r) > n {
 		return string(r[:n-1]) + "…"
 	}
