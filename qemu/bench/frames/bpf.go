@@ -23,18 +23,25 @@ const (
 
 // testRun is the part of union bpf_attr for BPF_PROG_TEST_RUN.
 type testRun struct {
-	prog, retval              uint32
-	dataSizeIn, dataSizeOut   uint32
-	dataIn, dataOut           uint64
-	repeat, duration          uint32
-	ctxSizeIn, ctxSizeOut     uint32
-	ctxIn, ctxOut             uint64
-	flags, cpu, batch, unused uint32
+	prog, _    uint32 // what it returned
+	dataSizeIn uint32
+	_          uint32 // of what comes out, as all that is left out here
+	dataIn     uint64
+	_          uint64
+	repeat, _  uint32
+	ctxSizeIn  uint32
+	_          uint32
+	ctxIn      uint64
+	_          uint64
+	flags, _   uint32 // CPU
+	_, _       uint32 // batch size: the kernel's
 }
 
 // xdpMD is struct xdp_md: what the program is told of a frame.
 type xdpMD struct {
-	data, dataEnd, dataMeta, ingress, rxQueue, egress uint32
+	_, dataEnd, _ uint32 // data, data_meta
+	ingress       uint32
+	_, _          uint32 // queue, egress
 }
 
 func bpf[T any](cmd uintptr, attr *T) (int, error) {
