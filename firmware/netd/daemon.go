@@ -141,7 +141,8 @@ func dropTime(groups []string, a slog.Attr) slog.Attr {
 
 func run(ctx context.Context, files folders, log *slog.Logger) error {
 	d := &daemon{log: log, files: files, wake: make(chan struct{}, 1), edges: &edges{subs: map[chan *api.EdgeConfig]bool{}}, init: &initClient{path: filepath.Join(files.run, filepath.Base(initctl.Socket))}}
-	d.wan, d.lan, d.tunnels, d.l2tp = &wanClient{d: d}, &lanServer{d: d}, newTunnels(d), newL2TPTunnels(d)
+	d.wan, d.lan, d.tunnels = &wanClient{d: d}, &lanServer{d: d}, newTunnels(d)
+	d.l2tp = newL2TPTunnels(d, d.tunnels.rules)
 	d.clock = &clock{d: d, options: ntp.Options{Set: ntp.SetClock, Slew: ntp.SlewClock}}
 	d.hostKey = sync.OnceValue(d.readHostKey)
 	if err := d.readBoard(); err != nil {

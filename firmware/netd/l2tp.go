@@ -33,8 +33,8 @@ type l2tpTunnels struct {
 	clashes []api.L2TPClash // the oldest first, one a device and server
 }
 
-func newL2TPTunnels(d *daemon) *l2tpTunnels {
-	return &l2tpTunnels{d: d, rules: nft.New(nft.Options{})}
+func newL2TPTunnels(d *daemon, rules *nft.Conn) *l2tpTunnels {
+	return &l2tpTunnels{d: d, rules: rules}
 }
 
 // run serves until ctx is done.

@@ -28,6 +28,12 @@ func (s *State) Sort() {
 // do not count, nor does the order.
 func Equal(a, b State) bool { return a.bare() == b.bare() }
 
+// Same tells whether a and b are alike in everything, the order included.
+func Same(a, b State) bool {
+	return slices.Equal(a.Links, b.Links) && slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Routes, b.Routes) &&
+		slices.Equal(a.Rules, b.Rules) && slices.Equal(a.Sysctls, b.Sysctls)
+}
+
 // bare is the text without reasons, for comparing.
 func (s State) bare() string {
 	c := s.Clone()

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/culvert-fw/culvert/firmware/netstate"
 	"github.com/culvert-fw/culvert/firmware/ruleset"
 )
 
@@ -46,6 +47,7 @@ type Reconciler struct {
 
 	// Owned by Run.
 	want      *Target
+	quiet     *Target   // as the kernel was observed last, while nothing tells that it changed; nil: not known
 	repairs   int       // repairs and failures in a row
 	last      time.Time // of the last of them
 	notBefore time.Time // no look at the kernel before, requests apart
@@ -127,13 +129,20 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		case q := <-r.requests:
 			r.serve(q)
 		case <-r.o.Ticks:
-			r.due(time.Now().Add(settle))
+			r.ticked()
 		case <-timer.C:
 			r.next = time.Now().Add(r.o.Resync)
+			r.quiet = nil
 			r.look()
 		}
 		timer.Reset(time.Until(r.next))
 	}
+}
+
+// ticked takes note that the kernel may have changed.
+func (r *Reconciler) ticked() {
+	r.quiet = nil
+	r.due(time.Now().Add(settle))
 }
 
 // due asks for a look at t, or later while backing off.
@@ -200,13 +209,35 @@ func (r *Reconciler) failed() {
 	r.next = r.notBefore
 }
 
+// calm is the last observation when it can still be trusted for all but the
+// rules: no event came since, and want has the same links, addresses, routes
+// and sysctls as what it was found to agree with. A tick that nobody took yet
+// counts.
+func (r *Reconciler) calm(want Target) *Target {
+	select {
+	case <-r.o.Ticks:
+		r.ticked()
+	default:
+	}
+	if r.quiet == nil || r.want == nil || !netstate.Same(r.want.Net, want.Net) {
+		return nil
+	}
+	return r.quiet
+}
+
 // converge runs one Converge and what follows from it.
 func (r *Reconciler) converge(want Target) (Result, error) {
 	var was *ruleset.Table
 	if r.want != nil {
 		was = r.want.Rules
 	}
+	if have := r.calm(want); have != nil {
+		res, err := r.o.Kernel.ConvergeRules(want, *have, was)
+		r.note(res, err)
+		return res, err
+	}
 	res, err := r.o.Kernel.Converge(want, was)
+	r.note(res, err)
 	if r.o.Observed != nil && (err == nil || len(res.Have.Net.Links) > 0) {
 		r.o.Observed(res.Have)
 	}
@@ -216,4 +247,12 @@ func (r *Reconciler) converge(want Target) (Result, error) {
 		}
 	}
 	return res, err
+}
+
+// note keeps what was observed, if all is as it should be.
+func (r *Reconciler) note(res Result, err error) {
+	r.quiet = nil
+	if err == nil && len(res.Missing) == 0 {
+		r.quiet = &res.Have
+	}
 }

@@ -186,7 +186,31 @@ func (k Kernel) Converge(want Target, was *ruleset.Table) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("observe the kernel: %w", err)
 	}
-	p := Diff(want, have, was)
+	diff := func(have Target, was *ruleset.Table) Plan { return Diff(want, have, was) }
+	return k.converge(want, have, was, k.Observe, diff)
+}
+
+// ConvergeRules is Converge for a want that differs from have, as it was
+// observed before, in the rules alone. Only they are read and changed.
+func (k Kernel) ConvergeRules(want, have Target, was *ruleset.Table) (Result, error) {
+	observe := func(Target) (Target, error) {
+		rules, err := k.Rules.Observe()
+		return Target{Net: have.Net, Rules: rules}, err
+	}
+	diff := func(have Target, was *ruleset.Table) (p Plan) {
+		diffRules(&p, want, have, was)
+		return p
+	}
+	have, err := observe(want)
+	if err != nil {
+		return Result{}, fmt.Errorf("observe the kernel: %w", err)
+	}
+	return k.converge(want, have, was, observe, diff)
+}
+
+func (k Kernel) converge(want, have Target, was *ruleset.Table, observe func(Target) (Target, error), diff func(Target, *ruleset.Table) Plan) (Result, error) {
+	var err error
+	p := diff(have, was)
 	res := Result{Have: have}
 	var done []Step
 	for round := 0; len(p.Steps) > 0 && round < rounds; round++ {
@@ -198,10 +222,10 @@ func (k Kernel) Converge(want Target, was *ruleset.Table) (Result, error) {
 		if slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Do.Net == nil }) {
 			was = want.Rules
 		}
-		if res.Have, err = k.Observe(want); err != nil {
+		if res.Have, err = observe(want); err != nil {
 			return res, fmt.Errorf("observe the kernel after the change: %w", err)
 		}
-		p = Diff(want, res.Have, was)
+		p = diff(res.Have, was)
 	}
 	res.Missing, res.Foreign = p.Missing, p.Foreign
 	res.Gone = goneAddrs(done, want)

@@ -19,7 +19,7 @@ func Diff(desired, observed *Table) []string {
 
 func diff(family string, desired, observed *Table) []string {
 	switch {
-	case desired == nil && observed == nil:
+	case desired == observed:
 		return nil
 	case observed == nil:
 		return []string{"+ table " + family + " " + Name}
@@ -76,14 +76,23 @@ func sameHead(a, b Chain) bool {
 	return a.Type == b.Type && (!a.Base() || a.Hook == b.Hook && a.Priority == b.Priority && a.Drop == b.Drop)
 }
 
+// maxElements is how many elements of a set are told one by one.
+const maxElements = 10
+
 // elements compares the content of two sets of one shape.
 func (d *differ) elements(want, have Set) {
 	add, del := want.ElementDiff(have)
-	for _, e := range del {
-		d.add("- set " + want.Name + ": " + want.ElementText(e))
-	}
-	for _, e := range add {
-		d.add("+ set " + want.Name + ": " + want.ElementText(e))
+	d.some("- set "+want.Name+": ", want, del)
+	d.some("+ set "+want.Name+": ", want, add)
+}
+
+func (d *differ) some(what string, s Set, elements []Element) {
+	for i, e := range elements {
+		if i == maxElements {
+			d.add(what + strconv.Itoa(len(elements)-i) + " more")
+			return
+		}
+		d.add(what + s.ElementText(e))
 	}
 }
 
@@ -91,10 +100,10 @@ func (d *differ) elements(want, have Set) {
 // it to make it s. An element whose data or comment differs is in both. It is empty
 // for learned sets. Elements of both must be sorted.
 func (s Set) ElementDiff(have Set) (add, del []Element) {
-	if s.Learned {
+	w, h := s.Elements, have.Elements
+	if s.Learned || sameSlice(w, h) {
 		return nil, nil
 	}
-	w, h := s.Elements, have.Elements
 	for len(w) > 0 || len(h) > 0 {
 		switch {
 		case len(h) == 0 || len(w) > 0 && w[0].Key < h[0].Key:
@@ -141,9 +150,14 @@ func (d *differ) rules(want, have Chain) {
 
 // SameRules tells whether the chains have the same rules in the same order.
 func SameRules(a, b Chain) bool {
-	return slices.EqualFunc(a.Rules, b.Rules, func(x, y Rule) bool {
+	return sameSlice(a.Rules, b.Rules) || slices.EqualFunc(a.Rules, b.Rules, func(x, y Rule) bool {
 		return x.Digest() == y.Digest() && x.Digest() != 0
 	})
+}
+
+// sameSlice tells whether a and b are one and the same list.
+func sameSlice[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 func sorted(s []string) []string {

@@ -4,6 +4,7 @@
 package ruleset
 
 import (
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -126,7 +127,7 @@ func (s *Set) Sort() {
 
 // sameShape tells whether b can hold a's elements without being made anew.
 func (s Set) sameShape(b Set) bool {
-	return s.Name == b.Name && typesText(s.Key) == typesText(b.Key) && typesText(s.Data) == typesText(b.Data) &&
+	return s.Name == b.Name && slices.Equal(s.Key, b.Key) && slices.Equal(s.Data, b.Data) &&
 		s.Verdicts == b.Verdicts && s.Interval == b.Interval && s.Learned == b.Learned &&
 		s.Timeout == b.Timeout && s.Size == b.Size
 }
@@ -153,7 +154,8 @@ func (e Element) Last() Key {
 
 // same compares what the kernel keeps of an element.
 func (e Element) same(o Element) bool {
-	return e.Key == o.Key && e.Last() == o.Last() && e.Data == o.Data && e.Verdict == o.Verdict && Comment(e.Why) == Comment(o.Why)
+	return e.Key == o.Key && e.Last() == o.Last() && e.Data == o.Data && e.Verdict == o.Verdict &&
+		(e.Why == o.Why || Comment(e.Why) == Comment(o.Why))
 }
 
 // Flowtable carries established flows past the chains.
@@ -210,6 +212,13 @@ const maxComment = 120
 
 // Comment is why as nft can keep it: printable, without quotes, not too long.
 func Comment(why string) string {
+	plain := len(why) <= maxComment
+	for i := 0; plain && i < len(why); i++ {
+		plain = why[i] >= ' ' && why[i] <= '~' && why[i] != '"' && why[i] != '\\'
+	}
+	if plain {
+		return why
+	}
 	why = strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {
 			return '?'

@@ -48,7 +48,13 @@ func (c *Conn) Apply(from, to *ruleset.Table) error {
 			return fmt.Errorf("nft: %w", err)
 		}
 	}
-	return c.commit(b)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.commit(b); err != nil {
+		return err
+	}
+	c.seen.wrote(from, to, b)
+	return nil
 }
 
 // change appends what turns a table into another. anew: whether it exists is

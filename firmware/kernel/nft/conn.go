@@ -8,6 +8,7 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -20,9 +21,15 @@ type Options struct {
 	NetNS int
 }
 
-// Conn opens a netlink socket for each operation. The zero value works in the
-// caller's network namespace.
-type Conn struct{ opt Options }
+// Conn works in the network namespace of its first caller, or that of Options.
+// It may be used by several goroutines.
+type Conn struct {
+	opt Options
+
+	mu   sync.Mutex
+	nl   *netlink.Conn // for transactions and the generation; nil after an error
+	seen knowledge
+}
 
 // New makes a Conn.
 func New(o Options) *Conn { return &Conn{opt: o} }
@@ -41,16 +48,51 @@ func (c *Conn) dial() (*netlink.Conn, error) {
 	return nl, nil
 }
 
+// socket is the one that stays open. c.mu is held.
+func (c *Conn) socket() (*netlink.Conn, error) {
+	if c.nl != nil {
+		return c.nl, nil
+	}
+	nl, err := c.dial()
+	c.nl = nl
+	return nl, err
+}
+
+// drop closes it: after an error an answer may still be on its way.
+func (c *Conn) drop() {
+	if c.nl != nil {
+		c.nl.Close()
+		c.nl = nil
+	}
+}
+
 // commit sends the batch as one transaction: all of it happens or nothing.
+// c.mu is held.
 func (c *Conn) commit(b *batch) error {
 	if len(b.msgs) == 0 {
 		return nil
 	}
-	nl, err := c.dial()
+	nl, err := c.socket()
+	if err == nil {
+		err = transact(nl, b)
+	}
 	if err != nil {
+		c.drop()
+		c.seen.forget()
 		return err
 	}
-	defer nl.Close()
+	c.seen.own++
+	return nil
+}
+
+// change is commit for a caller who does not hold c.mu.
+func (c *Conn) change(b *batch) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.commit(b)
+}
+
+func transact(nl *netlink.Conn, b *batch) error {
 	edge := func(typ netlink.HeaderType) netlink.Message {
 		return netlink.Message{Header: netlink.Header{Type: typ, Flags: netlink.Request}, Data: []byte{0, 0, 0, unix.NFNL_SUBSYS_NFTABLES}}
 	}
@@ -99,5 +141,5 @@ func (c *Conn) ProbeFlowtable() error {
 		}
 		b.add("flowtable probe", typ, create(typ), h)
 	}
-	return c.commit(b)
+	return c.change(b)
 }

@@ -73,7 +73,7 @@ func decodeLearned(s ruleset.Set, data []byte) Learned {
 func (c *Conn) Learn(s ruleset.Set, elements ...ruleset.Element) error {
 	b := &batch{family: unix.NFPROTO_IPV4}
 	b.elements(unix.NFT_MSG_NEWSETELEM, s, 0, elements)
-	return c.commit(b)
+	return c.change(b)
 }
 
 // Relearn is Learn for elements that take the place of those that are there,
@@ -82,7 +82,7 @@ func (c *Conn) Relearn(s ruleset.Set, elements ...ruleset.Element) error {
 	b := &batch{family: unix.NFPROTO_IPV4}
 	b.elements(msgDestroyElements, s, 0, elements)
 	b.elements(unix.NFT_MSG_NEWSETELEM, s, 0, elements)
-	return c.commit(b)
+	return c.change(b)
 }
 
 // Unlearn removes elements from a learned set of table ip, those that are
@@ -90,5 +90,5 @@ func (c *Conn) Relearn(s ruleset.Set, elements ...ruleset.Element) error {
 func (c *Conn) Unlearn(s ruleset.Set, elements ...ruleset.Element) error {
 	b := &batch{family: unix.NFPROTO_IPV4}
 	b.elements(msgDestroyElements, s, 0, elements)
-	return c.commit(b)
+	return c.change(b)
 }

@@ -18,19 +18,38 @@ import (
 )
 
 // Observe reads our table, nil when there is none. What it gives equals what
-// Apply wrote (by ruleset.Diff) unless somebody changed it since. The content
-// of learned sets is not read.
+// Apply wrote (by ruleset.Diff) unless somebody changed it since; don't write
+// to it. The content of learned sets is not read.
 func (c *Conn) Observe() (*ruleset.Table, error) {
-	nl, err := c.dial()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	nl, err := c.socket()
 	if err != nil {
 		return nil, err
 	}
-	defer nl.Close()
+	t, err := c.observe(nl)
+	if err != nil {
+		c.drop()
+		c.seen.forget()
+	}
+	return t, err
+}
+
+func (c *Conn) observe(nl *netlink.Conn) (*ruleset.Table, error) {
 	// The dumps of one observation must be of one generation.
-	for range 10 {
+	for try := range 10 {
 		before, err := generation(nl)
 		if err != nil {
 			return nil, fmt.Errorf("nft: generation: %w", err)
+		}
+		if c.seen.current(before) {
+			same, err := sameDevices(nl, c.seen.table)
+			if err == nil && same {
+				return c.seen.table, nil
+			}
+			if err != nil && !errors.Is(err, unix.EINTR) {
+				return nil, fmt.Errorf("nft: %w", err)
+			}
 		}
 		t, err := observe(&source{nl, unix.NFPROTO_INET})
 		if err == nil && t != nil {
@@ -41,10 +60,34 @@ func (c *Conn) Observe() (*ruleset.Table, error) {
 		}
 		after, err2 := generation(nl)
 		if err == nil && err2 == nil && before == after {
-			return t, nil
+			if try < unsettled && c.seen.written != nil && !ruleset.Equal(c.seen.written, t) {
+				time.Sleep(10 * time.Millisecond)
+				continue
+			}
+			return c.seen.read(t, after), nil
 		}
 	}
 	return nil, errors.New("nft: the ruleset changes faster than it can be read")
+}
+
+// unsettled is how often a table is read again that is not what was written: a
+// dump leaves elements out while the kernel makes a set's hash table larger,
+// which it does for a moment after many were added.
+const unsettled = 3
+
+// sameDevices tells whether the flowtables have the devices that t says. A
+// device that goes leaves them, which makes no new generation.
+func sameDevices(nl *netlink.Conn, t *ruleset.Table) (bool, error) {
+	if t == nil || len(t.Flowtables) == 0 {
+		return true, nil
+	}
+	now := &ruleset.Table{}
+	if err := observeFlowtables(&source{nl, unix.NFPROTO_INET}, now); err != nil {
+		return false, err
+	}
+	return slices.EqualFunc(now.Flowtables, t.Flowtables, func(a, b ruleset.Flowtable) bool {
+		return a.Name == b.Name && slices.Equal(a.Devices, slices.Sorted(slices.Values(b.Devices)))
+	}), nil
 }
 
 func generation(nl *netlink.Conn) (uint32, error) {
