@@ -173,6 +173,11 @@ func (r revisions) Begin(s *settings.Settings, m store.Meta) (int, error) {
 	return v.N, err
 }
 
+func (r revisions) Commit(s *settings.Settings, m store.Meta) (int, error) {
+	v, err := r.s.Commit(s, m)
+	return v.N, err
+}
+
 func (r revisions) Confirm(n int) error {
 	_, err := r.s.Confirm(n)
 	return err

@@ -40,34 +40,111 @@ type wanPort struct {
 	port     int
 }
 
-func checkFirewall(c *check) {
-	lan, taken := c.s.LAN.Address, map[wanPort]string{}
-	if c.s.SSH.WAN {
-		taken[wanPort{TCP, c.s.SSH.Port}] = "ssh (ssh wan is on)"
+// wanPorts are the ports of the WAN address that are in use: thousands may be,
+// and who uses one is asked only when two want it.
+type wanPorts struct {
+	used  map[string]*[1 << 10]uint64 // by protocol, a bit a port
+	users map[wanPort]string          // those that are no forwards
+	s     *Settings
+}
+
+// take takes a port for user, "" for a forward; other is who has it already.
+func (p *wanPorts) take(k wanPort, user string) (other string, clash bool) {
+	bits := p.used[k.protocol]
+	if bits == nil {
+		bits = new([1 << 10]uint64)
+		p.used[k.protocol] = bits
 	}
-	for _, name := range sortedKeys(c.s.Firewall.Forwards) {
-		f, path := c.s.Firewall.Forwards[name], "firewall forward "+name
-		if f.To.Is4() && lan.IsValid() && lan.Addr().Is4() {
-			if f.To == lan.Addr() {
-				c.addf(path+" to", f.To, "this is the router itself", lanRange(lan)+"; for SSH from the Internet: set ssh wan on")
-			} else if !usable(f.To, lan) {
-				c.addf(path+" to", f.To, "not a device's address in the LAN", lanRange(lan))
-			}
+	if k.port < 0 || k.port > 65535 {
+		return "", false // reported as a bad value
+	}
+	if bits[k.port/64]&(1<<(k.port%64)) != 0 {
+		return p.user(k), true
+	}
+	bits[k.port/64] |= 1 << (k.port % 64)
+	if user != "" {
+		p.users[k] = user
+	}
+	return "", false
+}
+
+// user is who has a port: of several forwards the first.
+func (p *wanPorts) user(k wanPort) string {
+	if u, ok := p.users[k]; ok {
+		return u
+	}
+	for _, name := range sortedKeys(p.s.Firewall.Forwards) {
+		f := p.s.Firewall.Forwards[name]
+		if f.Enabled && f.Port == k.port && (f.Protocol == k.protocol || f.Protocol == TCPUDP) {
+			return "firewall forward " + name
 		}
-		if !f.Enabled {
+	}
+	return ""
+}
+
+func checkFirewall(c *check) {
+	ports := c.wanPorts()
+	for name, f := range c.s.Firewall.Forwards {
+		if !c.forward(ports, name, f, false) {
+			// Once more, by name and from the beginning, to tell of all of them.
+			ports = c.wanPorts()
+			for _, name := range sortedKeys(c.s.Firewall.Forwards) {
+				c.forward(ports, name, c.s.Firewall.Forwards[name], true)
+			}
+			break
+		}
+	}
+	checkVPNServers(c, ports)
+}
+
+func (c *check) wanPorts() *wanPorts {
+	p := &wanPorts{used: map[string]*[1 << 10]uint64{}, users: map[wanPort]string{}, s: c.s}
+	if c.s.SSH.WAN {
+		p.take(wanPort{TCP, c.s.SSH.Port}, "ssh (ssh wan is on)")
+	}
+	return p
+}
+
+// forward checks that a forward fits together with the rest; tell adds its
+// problems.
+func (c *check) forward(ports *wanPorts, name string, f Forward, tell bool) (ok bool) {
+	ok = true
+	problem := func(word string, value any, text, allowed string) {
+		ok = false
+		if tell {
+			c.addf("firewall forward "+name+word, value, text, allowed)
+		}
+	}
+	if lan := c.s.LAN.Address; f.To.Is4() && lan.IsValid() && lan.Addr().Is4() {
+		if f.To == lan.Addr() {
+			problem(" to", f.To, "this is the router itself", lanRange(lan)+"; for SSH from the Internet: set ssh wan on")
+		} else if !usable(f.To, lan) {
+			problem(" to", f.To, "not a device's address in the LAN", lanRange(lan))
+		}
+	}
+	if !f.Enabled {
+		return ok
+	}
+	for _, p := range [...]string{TCP, UDP} {
+		if f.Protocol != p && f.Protocol != TCPUDP {
 			continue
 		}
-		for _, p := range [...]string{TCP, UDP} {
-			if f.Protocol != p && f.Protocol != TCPUDP {
-				continue
-			}
-			key := wanPort{p, f.Port}
-			if other, clash := taken[key]; clash {
-				c.addf(path+" port", f.Port, p+" "+strconv.Itoa(f.Port)+" is already used by "+other, "a port of its own, or turn one of them off")
-				break
-			}
-			taken[key] = "firewall forward " + name
+		if other, clash := ports.take(wanPort{p, f.Port}, ""); clash {
+			problem(" port", f.Port, p+" "+strconv.Itoa(f.Port)+" is already used by "+other, "a port of its own, or turn one of them off")
+			break
 		}
 	}
-	checkVPNServers(c, taken)
+	return ok
+}
+
+// rightForwards tells whether every forward is right by itself; it is what the
+// schema says of them, without its messages.
+func rightForwards(m map[string]Forward) bool {
+	for name, f := range m {
+		if !isLabel(name) || f.Protocol != TCP && f.Protocol != UDP && f.Protocol != TCPUDP ||
+			f.Port < 1 || f.Port > 65535 || f.ToPort < 0 || f.ToPort > 65535 || !f.To.Is4() {
+			return false
+		}
+	}
+	return true
 }

@@ -25,30 +25,11 @@ func Export(s *Settings, withSecrets bool) []byte {
 	if !withSecrets {
 		s = s.Redacted()
 	}
-	b, err := json.MarshalIndent(s.normal(), "", "  ")
-	if err != nil { // no type in the tree can fail to marshal
+	var b bytes.Buffer
+	if err := json.Indent(&b, s.Compact(), "", "  "); err != nil { // what Compact writes is JSON
 		panic(err)
 	}
-	return append(b, '\n')
-}
-
-// normal is a copy that has empty lists in place of nil ones, which JSON would
-// write as null.
-func (s *Settings) normal() *Settings {
-	c := s.Clone()
-	var walk func(*Node, reflect.Value)
-	walk = func(n *Node, v reflect.Value) {
-		if n.Kind == List && v.IsNil() {
-			v.Set(reflect.MakeSlice(n.typ, 0, 0))
-		}
-		if n.Kind == Area {
-			for _, ch := range n.Children {
-				walk(ch, v.Field(ch.field))
-			}
-		}
-	}
-	walk(root(), reflect.ValueOf(c).Elem())
-	return c
+	return append(b.Bytes(), '\n')
 }
 
 // Parse reads a settings document as Export and Compact write it. It is
@@ -58,9 +39,44 @@ func (s *Settings) normal() *Settings {
 // tree is nil when there are problems.
 func Parse(data []byte) (*Settings, Problems) {
 	if len(data) > MaxJSON {
-		return nil, Problems{{Path: "settings", Value: strconv.Itoa(len(data)) + " bytes", Text: "too large", Allowed: fmt.Sprintf("at most %d bytes", MaxJSON)}}
+		return nil, tooLarge(data)
 	}
 	data = bytes.TrimSpace(data)
+	current := data
+	if !bytes.HasPrefix(data, written) {
+		var problems Problems
+		if current, problems = migrated(data); problems != nil {
+			return nil, problems
+		}
+	}
+	s := Default()
+	d := &decoder{scanner: scanner{data: current}}
+	if problems := d.tree(s); problems != nil {
+		return nil, problems
+	}
+	return s, nil
+}
+
+// Patched is a copy of s with what a patch changes: a document like those of
+// Parse that has only what differs. An entry of a map is given as a whole, null
+// removes it.
+func (s *Settings) Patched(patch []byte) (*Settings, Problems) {
+	if len(patch) > MaxJSON {
+		return nil, tooLarge(patch)
+	}
+	c := s.Clone()
+	d := &decoder{scanner: scanner{data: bytes.TrimSpace(patch)}, merge: true}
+	if problems := d.tree(c); problems != nil {
+		return nil, problems
+	}
+	return c, nil
+}
+
+// written is how Compact begins. Nothing is migrated in what begins so.
+var written = fmt.Appendf(nil, `{"version":%d,"`, Version)
+
+// migrated brings a document to the current version.
+func migrated(data []byte) ([]byte, Problems) {
 	if err := json.Unmarshal(data, new(json.RawMessage)); err != nil {
 		return nil, Problems{{Path: "settings", Text: "not JSON: " + where(data, err)}}
 	}
@@ -72,14 +88,7 @@ func Parse(data []byte) (*Settings, Problems) {
 	if err != nil {
 		return nil, Problems{{Path: "version", Value: strconv.Itoa(version), Text: err.Error(), Allowed: fmt.Sprintf("1 to %d", Version)}}
 	}
-	s := Default()
-	d := &decoder{dec: json.NewDecoder(bytes.NewReader(current))}
-	d.dec.UseNumber()
-	d.value(root(), reflect.ValueOf(s).Elem(), "")
-	if d.problems != nil {
-		return nil, d.problems
-	}
-	return s, nil
+	return current, nil
 }
 
 func docVersion(data []byte) (int, *Problem) {
@@ -112,10 +121,15 @@ func where(data []byte, err error) string {
 	return fmt.Sprintf("line %d, column %d: %s", line, col, err)
 }
 
-// decoder reads JSON that is known to be well-formed, token by token, so that
-// a hostile document never becomes a tree of its own in memory.
+func tooLarge(data []byte) Problems {
+	return Problems{{Path: "settings", Value: strconv.Itoa(len(data)) + " bytes", Text: "too large", Allowed: fmt.Sprintf("at most %d bytes", MaxJSON)}}
+}
+
+// decoder reads a document token by token, so that a hostile one never becomes
+// a tree of its own in memory.
 type decoder struct {
-	dec      *json.Decoder
+	scanner
+	merge    bool // the document is a patch: entries come to those that are there
 	problems Problems
 }
 
@@ -125,19 +139,23 @@ func (d *decoder) addf(path, value, text, allowed string) {
 	}
 }
 
-func (d *decoder) token() json.Token {
-	t, err := d.dec.Token()
-	if err != nil { // can't be: the document was checked; end everything
-		d.addf("settings", "", err.Error(), "")
-		return nil
+// tree reads the whole document into s.
+func (d *decoder) tree(s *Settings) Problems {
+	d.value(root(), reflect.ValueOf(s).Elem(), "")
+	if d.bad || d.peek() != 0 || d.pos < len(d.data) {
+		err := json.Unmarshal(d.data, new(json.RawMessage))
+		if err == nil {
+			err = errors.New("nested too deep")
+		}
+		return Problems{{Path: "settings", Text: "not JSON: " + where(d.data, err)}}
 	}
-	return t
+	return d.problems
 }
 
 // value reads the next value into v.
 func (d *decoder) value(n *Node, v reflect.Value, path string) {
-	t := d.token()
-	want := json.Delim('{')
+	t := d.next()
+	want := byte('{')
 	switch n.Kind {
 	case Leaf:
 		d.leaf(n, v, path, t)
@@ -145,13 +163,13 @@ func (d *decoder) value(n *Node, v reflect.Value, path string) {
 	case List:
 		want = '['
 	}
-	if t == nil && (n.Kind == List || n.Kind == Map) { // null
+	if t.kind == 'n' && (n.Kind == List || n.Kind == Map) {
 		v.SetZero()
 		return
 	}
-	if t != want {
-		d.skip(t)
-		d.addf(path, show(t), "not what belongs here", map[json.Delim]string{'{': "an object {...}", '[': "a list [...]"}[want])
+	if t.kind != want {
+		d.skip(t, 0)
+		d.addf(path, t.show(), "not what belongs here", map[byte]string{'{': "an object {...}", '[': "a list [...]"}[want])
 		return
 	}
 	switch n.Kind {
@@ -162,49 +180,79 @@ func (d *decoder) value(n *Node, v reflect.Value, path string) {
 	default:
 		d.fields(n, v, path)
 	}
-	if d.dec.More() { // a list or map that was too long
-		for d.dec.More() {
-			d.skip(d.token())
-		}
-	}
-	d.token() // the closing one
 }
 
 func (d *decoder) list(n *Node, v reflect.Value, path string) {
 	v.Set(reflect.MakeSlice(n.typ, 0, 0))
-	for d.dec.More() {
-		if v.Len() == n.count {
+	full := false
+	for first := true; d.more(first, ']'); first = false {
+		if full {
+			d.skip(d.next(), 0)
+			continue
+		}
+		if full = v.Len() == n.count; full {
 			d.addf(path, "", "too many", fmt.Sprint("at most ", n.count))
-			return
+			d.skip(d.next(), 0)
+			continue
 		}
 		e := reflect.New(n.elem()).Elem()
-		d.leaf(n, e, path, d.token())
+		d.leaf(n, e, path, d.next())
 		v.Set(reflect.Append(v, e))
 	}
 }
 
 func (d *decoder) entries(n *Node, v reflect.Value, path string) {
-	v.Set(reflect.MakeMap(n.typ))
-	for d.dec.More() {
-		if v.Len() == n.count {
-			d.addf(path, "", "too many", fmt.Sprint("at most ", n.count))
+	if !d.merge || v.IsNil() {
+		v.Set(reflect.MakeMap(n.typ))
+	}
+	forwards, _ := v.Interface().(map[string]Forward)
+	var seen map[string]bool // of a patch: what is there may come again
+	if d.merge {
+		seen = map[string]bool{}
+	}
+	for first := true; d.more(first, '}'); first = false {
+		name := d.key()
+		if d.bad {
 			return
 		}
-		name, _ := d.token().(string)
 		key := reflect.ValueOf(name)
-		if v.MapIndex(key).IsValid() {
+		have := v.MapIndex(key).IsValid()
+		if d.merge {
+			have, seen[name] = seen[name], true
+		}
+		if have {
 			d.addf(path, name, "given twice", "each name once")
 		}
-		e := n.Entry.fresh()
-		d.value(n.Entry, e, path+" "+showWord(name))
-		v.SetMapIndex(key, e)
+		if d.merge && d.peek() == 'n' {
+			d.next()
+			v.SetMapIndex(key, reflect.Value{})
+			continue
+		}
+		if f := (Forward{Enabled: true, Protocol: TCP}); forwards != nil && d.forward(&f) {
+			forwards[name] = f
+		} else {
+			e := n.Entry.fresh()
+			d.value(n.Entry, e, path+" "+showWord(name))
+			v.SetMapIndex(key, e)
+		}
+		if v.Len() > n.count {
+			d.addf(path, "", "too many", fmt.Sprint("at most ", n.count))
+			for d.more(false, '}') {
+				d.key()
+				d.skip(d.next(), 0)
+			}
+			return
+		}
 	}
 }
 
 func (d *decoder) fields(n *Node, v reflect.Value, path string) {
 	seen := map[string]bool{}
-	for d.dec.More() {
-		name, _ := d.token().(string)
+	for first := true; d.more(first, '}'); first = false {
+		name := d.key()
+		if d.bad {
+			return
+		}
 		if seen[name] {
 			d.addf(path+" "+showWord(name), "", "given twice", "each setting once")
 		}
@@ -215,9 +263,9 @@ func (d *decoder) fields(n *Node, v reflect.Value, path string) {
 		case c != nil:
 			d.value(c, v.Field(c.field), strings.TrimSpace(path+" "+c.Name))
 		case name == "version" && path == "":
-			d.skip(d.token()) // read by docVersion
+			d.skip(d.next(), 0) // read by docVersion
 		default:
-			d.skip(d.token())
+			d.skip(d.next(), 0)
 			known := n.jsonNames()
 			text := "unknown setting"
 			if near := Nearest(name, known); near != "" {
@@ -229,34 +277,34 @@ func (d *decoder) fields(n *Node, v reflect.Value, path string) {
 }
 
 // leaf reads one value: a boolean, a number, or a text for everything else.
-func (d *decoder) leaf(n *Node, v reflect.Value, path string, t json.Token) {
+func (d *decoder) leaf(n *Node, v reflect.Value, path string, t token) {
 	kind := v.Kind()
-	switch x := t.(type) {
-	case bool:
+	switch t.kind {
+	case 't', 'f':
 		if kind == reflect.Bool {
-			v.SetBool(x)
+			v.SetBool(t.kind == 't')
 			return
 		}
-	case json.Number:
-		if i, err := strconv.Atoi(string(x)); err == nil && kind == reflect.Int {
+	case '0':
+		if i, err := strconv.Atoi(t.text); err == nil && kind == reflect.Int {
 			v.SetInt(int64(i))
 			return
 		}
-	case string:
+	case '"':
 		switch {
 		case kind == reflect.Bool || kind == reflect.Int:
-		case x == "" && v.Type() != reflect.TypeFor[Duration]():
+		case t.text == "" && v.Type() != reflect.TypeFor[Duration]():
 			v.SetZero()
 			return
 		default:
-			if err := n.scan(v, x); err != nil {
-				d.addf(path, x, err.Error(), n.Allowed)
+			if err := n.scan(v, t.text); err != nil {
+				d.addf(path, t.text, err.Error(), n.Allowed)
 			}
 			return
 		}
 	}
-	d.skip(t)
-	d.addf(path, show(t), "not what belongs here", map[reflect.Kind]string{
+	d.skip(t, 0)
+	d.addf(path, t.show(), "not what belongs here", map[reflect.Kind]string{
 		reflect.Bool: "true or false", reflect.Int: "a number: " + n.Allowed}[kind]+textOf(kind, n))
 }
 
@@ -267,36 +315,21 @@ func textOf(kind reflect.Kind, n *Node) string {
 	return "a text: " + n.Allowed
 }
 
-// skip reads to the end of the value that t begins.
-func (d *decoder) skip(t json.Token) {
-	depth := 0
-	for {
-		switch t {
-		case json.Delim('{'), json.Delim('['):
-			depth++
-		case json.Delim('}'), json.Delim(']'):
-			depth--
-		}
-		if depth <= 0 {
-			return
-		}
-		var err error
-		if t, err = d.dec.Token(); err != nil {
-			return
-		}
-	}
-}
-
-func show(t json.Token) string {
-	switch t {
-	case nil:
+// show is a value that does not belong where it is.
+func (t token) show() string {
+	switch t.kind {
+	case 'n':
 		return "null"
-	case json.Delim('{'):
+	case '{':
 		return "{...}"
-	case json.Delim('['):
+	case '[':
 		return "[...]"
+	case 't':
+		return "true"
+	case 'f':
+		return "false"
 	}
-	return fmt.Sprint(t)
+	return t.text
 }
 
 func (n *Node) byJSON(name string) *Node {

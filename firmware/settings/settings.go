@@ -7,8 +7,7 @@
 package settings
 
 import (
-	"bytes"
-	"encoding/json"
+	"maps"
 	"reflect"
 )
 
@@ -86,6 +85,10 @@ func deepCopy(dst, src reflect.Value) {
 		if src.IsNil() {
 			return
 		}
+		if m, ok := src.Interface().(map[string]Forward); ok {
+			dst.Set(reflect.ValueOf(maps.Clone(m)))
+			return
+		}
 		dst.Set(reflect.MakeMapWithSize(src.Type(), src.Len()))
 		for it := src.MapRange(); it.Next(); {
 			e := reflect.New(src.Type().Elem()).Elem()
@@ -98,17 +101,13 @@ func deepCopy(dst, src reflect.Value) {
 // Equal tells whether both trees mean the same, secrets included; an empty
 // list or map equals a missing one.
 func (s *Settings) Equal(o *Settings) bool {
-	return bytes.Equal(s.Compact(), o.Compact())
+	return s.Version == o.Version && equalTree(root(), reflect.ValueOf(s).Elem(), reflect.ValueOf(o).Elem())
 }
 
 // Compact is the tree as JSON without white space and with secrets: the form
 // the store keeps.
 func (s *Settings) Compact() []byte {
-	b, err := json.Marshal(s.normal())
-	if err != nil { // no type in the tree can fail to marshal
-		panic(err)
-	}
-	return b
+	return appendTree(make([]byte, 0, 2048+96*len(s.Firewall.Forwards)), root(), reflect.ValueOf(s).Elem())
 }
 
 // secretSet stands for a secret that has a value.

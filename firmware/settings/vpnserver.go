@@ -115,7 +115,7 @@ func (s *Settings) Devices(fn func(*string)) {
 
 // checkVPNServers finds what is wrong with devices and ports; taken are the
 // ports that have a use.
-func checkVPNServers(c *check, taken map[wanPort]string) {
+func checkVPNServers(c *check, ports *wanPorts) {
 	v := c.s.Firewall.VPNServers
 	for _, s := range [...]struct {
 		name string
@@ -128,10 +128,8 @@ func checkVPNServers(c *check, taken map[wanPort]string) {
 	for _, s := range c.s.Firewall.Servers() {
 		c.device(s.Path()+" to", s.Device)
 		for _, p := range s.Ports {
-			key := wanPort{p.Protocol, p.External}
-			other, clash := taken[key]
+			other, clash := ports.take(wanPort{p.Protocol, p.External}, s.Path())
 			if !clash {
-				taken[key] = s.Path()
 				continue
 			}
 			path, value, allowed := s.Path()+" to", s.Device, "one of them; or give this one an external-port of its own"

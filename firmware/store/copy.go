@@ -30,14 +30,12 @@ type copyBody struct {
 
 func copyPath(db string) string { return filepath.Join(filepath.Dir(db), CopyName) }
 
-// saveCopy renews the last good copy. The change itself is safe in the
-// database already, so a failure is only logged: the older copy stays, and the
-// next start tries again. s.mu is held.
-func (s *Store) saveCopy() {
-	body := copyBody{Rev: s.confirmed, Kept: map[string][]byte{}}
-	if s.confirmed.N != 0 {
-		body.Settings = s.settings.Compact()
-	}
+// saveCopy renews the last good copy; raw are the confirmed settings as
+// Compact writes them. The change itself is safe in the database already, so a
+// failure is only logged: the older copy stays, and the next start tries again.
+// s.mu is held.
+func (s *Store) saveCopy(raw []byte) {
+	body := copyBody{Rev: s.confirmed, Kept: map[string][]byte{}, Settings: raw}
 	err := s.view(func(tx *bolt.Tx) error {
 		return forEach(tx, Kept, func(k, v []byte) error {
 			body.Kept[string(k)] = append([]byte{}, v...)
@@ -52,16 +50,40 @@ func (s *Store) saveCopy() {
 	}
 }
 
+// confirmedText is what saveCopy wants: nothing on a fresh router.
+func (s *Store) confirmedText() []byte {
+	if s.confirmed.N == 0 {
+		return nil
+	}
+	return s.settings.Compact()
+}
+
+// writeCopy writes a copyFile. The settings are JSON already and many: they are
+// put in as they are.
 func writeCopy(path string, body copyBody) error {
-	b, err := json.Marshal(body)
+	head, err := json.Marshal(body.Rev)
 	if err != nil {
 		return err
 	}
-	b, err = json.Marshal(copyFile{CRC32: fmt.Sprintf("%08x", crc32.ChecksumIEEE(b)), Body: b})
-	if err != nil {
-		return err
+	const start, middle = `{"crc32":"`, `","body":`
+	b := make([]byte, 0, len(head)+len(body.Settings)+4096)
+	b = append(b, start+"00000000"+middle...)
+	from := len(b)
+	b = append(b, head[:len(head)-1]...)
+	if len(body.Settings) > 0 {
+		b = append(append(b, `,"settings":`...), body.Settings...)
 	}
-	return writeFile(path, append(b, '\n'))
+	if len(body.Kept) > 0 {
+		kept, err := json.Marshal(body.Kept)
+		if err != nil {
+			return err
+		}
+		b = append(append(b, `,"kept":`...), kept...)
+	}
+	b = append(b, '}')
+	sum := fmt.Appendf(nil, "%08x", crc32.ChecksumIEEE(b[from:]))
+	copy(b[len(start):], sum)
+	return writeFile(path, append(b, "}\n"...))
 }
 
 // writeFile replaces path, so that it is whole before and after a power cut.

@@ -77,7 +77,7 @@ func (kv KV) PutAll(values map[string][]byte) error {
 		return nil
 	})
 	if err == nil && kv.name == Kept {
-		kv.s.saveCopy()
+		kv.s.saveCopy(kv.s.confirmedText())
 	}
 	return err
 }

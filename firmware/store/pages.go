@@ -283,9 +283,17 @@ func (p *pages) scan(buckets ...string) {
 // seal puts a checksum of bucket, key and value before value: bbolt has none
 // of its own for data.
 func seal(bucket string, key, value []byte) []byte {
-	b := make([]byte, 4, 4+len(value))
-	binary.BigEndian.PutUint32(b, checksum(bucket, key, value))
-	return append(b, value...)
+	b := append(make([]byte, sealSize, sealSize+len(value)), value...)
+	sealed(bucket, key, b)
+	return b
+}
+
+// sealSize is what seal puts before a value.
+const sealSize = 4
+
+// sealed is seal for a value that has room for the checksum before it.
+func sealed(bucket string, key, b []byte) {
+	binary.BigEndian.PutUint32(b, checksum(bucket, key, b[sealSize:]))
 }
 
 func unseal(bucket string, key, b []byte) ([]byte, error) {

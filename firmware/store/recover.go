@@ -237,7 +237,7 @@ func (s *Store) afterOpen(rec *Recovery) error {
 	}
 	s.confirmed, s.settings = conf.Rev, set
 	if copyErr != nil || body.N != conf.N {
-		s.saveCopy()
+		s.saveCopy(s.confirmedText())
 	}
 	return nil
 }

@@ -91,13 +91,14 @@ func (s *Store) Pending() (Rev, *settings.Settings, bool) {
 	return r, set, err == nil
 }
 
-// Begin stores a revision that is pending. One that was pending before is
+// Begin stores a revision that is pending. Set must not change afterwards. One that was pending before is
 // rolled back by it: what Confirmed tells stays the roll-back target.
 func (s *Store) Begin(set *settings.Settings, m Meta) (Rev, error) {
 	return s.add(set, m, StatePending)
 }
 
-// Commit stores a revision that is confirmed at once, in one write.
+// Commit stores a revision that is confirmed at once, in one write. Set must
+// not change afterwards.
 func (s *Store) Commit(set *settings.Settings, m Meta) (Rev, error) {
 	return s.add(set, m, StateConfirmed)
 }
@@ -136,15 +137,16 @@ func (s *Store) add(set *settings.Settings, m Meta, state string) (Rev, error) {
 		return Rev{}, err
 	}
 	if state == StateConfirmed {
-		s.setConfirmed(rec.Rev, set.Clone())
+		s.setConfirmed(rec, set)
 	}
 	return rec.Rev, nil
 }
 
-// setConfirmed takes a new confirmed revision over and renews the last good copy.
-func (s *Store) setConfirmed(r Rev, set *settings.Settings) {
-	s.confirmed, s.settings = r, set
-	s.saveCopy()
+// setConfirmed takes a new confirmed revision over, whose settings are set, and
+// renews the last good copy.
+func (s *Store) setConfirmed(rec record, set *settings.Settings) {
+	s.confirmed, s.settings = rec.Rev, set
+	s.saveCopy(rec.Settings)
 }
 
 // ErrNotPending: the revision doesn't wait to be confirmed (any more).
@@ -162,7 +164,7 @@ func (s *Store) Confirm(n int) (Rev, error) {
 	if problems != nil {
 		return Rev{}, problems
 	}
-	s.setConfirmed(rec.Rev, set)
+	s.setConfirmed(rec, set)
 	return rec.Rev, nil
 }
 
@@ -287,13 +289,21 @@ func getRecord(tx *bolt.Tx, n int) (rec record, err error) {
 }
 
 func putRecord(tx *bolt.Tx, rec *record) error {
-	b, err := json.Marshal(rec)
+	head, err := json.Marshal(rec.Rev)
 	if err != nil {
 		return err
 	}
+	// The settings are JSON already: encoding/json would read all of them.
+	b := make([]byte, sealSize, sealSize+len(head)+len(rec.Settings)+16)
+	b = append(b, head[:len(head)-1]...)
+	if len(rec.Settings) > 0 {
+		b = append(append(b, `,"settings":`...), rec.Settings...)
+	}
+	b = append(b, '}')
+	sealed(bucketRevisions, revKey(rec.N), b)
 	bucket := tx.Bucket([]byte(bucketRevisions))
 	bucket.FillPercent = 0.9 // keys only grow
-	return bucket.Put(revKey(rec.N), seal(bucketRevisions, revKey(rec.N), b))
+	return bucket.Put(revKey(rec.N), b)
 }
 
 // pointer is a revision number, 0 when not set.

@@ -21,6 +21,9 @@ type Store[M any] interface {
 	// Begin keeps s as a new pending revision and returns its number. One that
 	// was pending before is given up by it: only the newest can be confirmed.
 	Begin(s *settings.Settings, meta M) (n int, err error)
+	// Commit keeps s as a new revision that is confirmed at once; one that was
+	// pending before is given up by it.
+	Commit(s *settings.Settings, meta M) (n int, err error)
 	// Confirm makes revision n the confirmed one.
 	Confirm(n int) error
 	// Fail marks a pending revision that was not carried out.
@@ -131,7 +134,7 @@ var ErrNothingPending = errors.New("nothing waits for confirm: every commit is c
 // one that waited; otherwise it is given up after that time unless Confirm
 // comes first, for the last confirmed revision, not for the one before. When
 // candidate equals what runs, nothing happens and changed is false, unless ctx
-// is one of Anew.
+// is one of Anew. The candidate must not change afterwards.
 func (c *Committer[M]) Commit(ctx context.Context, base int, candidate *settings.Settings, meta M, confirm time.Duration) (s State, changed bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -149,6 +152,9 @@ func (c *Committer[M]) commit(ctx context.Context, base int, candidate *settings
 	if !IsAnew(ctx) && candidate.Equal(s.Running.Settings) {
 		return s, false, nil
 	}
+	if confirm == 0 {
+		return c.commitNow(ctx, s, candidate, meta)
+	}
 	n, err := c.o.Store.Begin(candidate, meta)
 	if err != nil {
 		return s, false, fmt.Errorf("keep the new revision, nothing was changed: %w", err)
@@ -156,20 +162,40 @@ func (c *Committer[M]) commit(ctx context.Context, base int, candidate *settings
 	if err := c.o.Apply(ctx, candidate); err != nil {
 		return c.giveUp(ctx, n, s, err)
 	}
-	next := State{Running: Revision{n, candidate.Clone()}, Confirmed: s.Confirmed}
-	if confirm > 0 {
-		next.Deadline = time.Now().Add(confirm)
-		c.gone = append(c.gone, n)
-		c.set(next)
-		return next, true, nil
+	next := State{Running: Revision{n, candidate}, Confirmed: s.Confirmed, Deadline: time.Now().Add(confirm)}
+	c.gone = append(c.gone, n)
+	c.set(next)
+	return next, true, nil
+}
+
+// commitNow is commit of what is confirmed at once. It is carried out before
+// it is kept: that is one write of the disk instead of two, and a router that
+// stops in between starts what was confirmed before, as it did with two.
+func (c *Committer[M]) commitNow(ctx context.Context, s State, candidate *settings.Settings, meta M) (State, bool, error) {
+	if err := c.o.Apply(ctx, candidate); err != nil {
+		n, berr := c.o.Store.Begin(candidate, meta) // for the history
+		if berr != nil {
+			return c.unkept(ctx, s, errors.Join(err, fmt.Errorf("keep the revision that failed: %w", berr)))
+		}
+		return c.giveUp(ctx, n, s, err)
 	}
-	if err := c.o.Store.Confirm(n); err != nil {
-		return c.giveUp(ctx, n, s, fmt.Errorf("keep the new revision: %w", err))
+	n, err := c.o.Store.Commit(candidate, meta)
+	if err != nil {
+		return c.unkept(ctx, s, fmt.Errorf("keep the new revision: %w", err))
 	}
-	next.Confirmed = next.Running
+	next := State{Running: Revision{n, candidate}, Confirmed: Revision{n, candidate}}
 	c.gone = nil
 	c.set(next)
 	return next, true, nil
+}
+
+// unkept returns to what runs, also where that waits for a confirmation: the
+// store knows nothing of the new revision.
+func (c *Committer[M]) unkept(ctx context.Context, s State, why error) (State, bool, error) {
+	if err := c.o.Restore(context.WithoutCancel(ctx), s.Running.Settings); err != nil {
+		return s, false, fmt.Errorf("%w; going back to revision %d failed too and is tried again: %w", why, s.Running.N, err)
+	}
+	return s, false, fmt.Errorf("%w; revision %d runs as before", why, s.Running.N)
 }
 
 // giveUp returns to what ran before revision n, and tells whether that went

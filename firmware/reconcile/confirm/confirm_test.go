@@ -33,6 +33,14 @@ func (s *store) Begin(*settings.Settings, string) (int, error) {
 	return s.pending, nil
 }
 
+func (s *store) Commit(c *settings.Settings, m string) (int, error) {
+	n, err := s.Begin(c, m)
+	if err == nil {
+		err = s.Confirm(n)
+	}
+	return n, err
+}
+
 func (s *store) end(n int, state string) error {
 	if n != s.pending || n == 0 {
 		return fmt.Errorf("revision %d is not pending", n)
