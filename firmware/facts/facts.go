@@ -3,7 +3,9 @@
 package facts
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -22,6 +24,17 @@ type Facts struct {
 	// Names are the servers that settings name, with what DNS says of them,
 	// ordered by name.
 	Names []Name
+}
+
+// Equal tells whether f and o say the same. A WAN lease is the same when it is
+// the very one: each new one is a value of its own.
+func (f Facts) Equal(o Facts) bool {
+	return f.WAN == o.WAN && f.Synced == o.Synced && f.LANMoved == o.LANMoved &&
+		maps.Equal(f.Links, o.Links) && slices.Equal(f.Leases, o.Leases) &&
+		slices.EqualFunc(f.Shared, o.Shared, func(a, b Association) bool {
+			return a.Server == b.Server && slices.Equal(a.Devices, b.Devices)
+		}) &&
+		slices.EqualFunc(f.Names, o.Names, func(a, b Name) bool { return a.Name == b.Name && slices.Equal(a.Addrs, b.Addrs) })
 }
 
 // Name is a DNS name with its addresses, in order; none while nobody told.

@@ -33,7 +33,7 @@ func (d *daemon) planOptions(s *settings.Settings) plan.Options {
 	byHand := d.chosen() || d.setsLAN(s)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return plan.Options{LANByHand: byHand, LANUnsettled: !d.leased, LANPortsDown: d.portsDown}
+	return plan.Options{LANByHand: byHand, LANUnsettled: !d.leased, LANPortsDown: d.portsDown, Before: d.want}
 }
 
 // setsLAN tells whether s, not confirmed yet, has its LAN address from a person:

@@ -11,6 +11,7 @@ import (
 
 	"github.com/culvert-fw/culvert/firmware/facts"
 	"github.com/culvert-fw/culvert/firmware/netstate"
+	"github.com/culvert-fw/culvert/firmware/plan/firewall"
 	"github.com/culvert-fw/culvert/firmware/plan/passthrough"
 	"github.com/culvert-fw/culvert/firmware/ruleset"
 	"github.com/culvert-fw/culvert/firmware/settings"
@@ -49,6 +50,9 @@ type Desired struct {
 	Settings *settings.Settings
 	// Facts are those that this was decided by.
 	Facts facts.Facts
+
+	input    firewall.Input // of Rules
+	problems []settings.Problem
 }
 
 // LAN is the home side.
@@ -127,6 +131,9 @@ type Options struct {
 	// LANPortsDown takes the LAN ports' carrier away for a moment: the LAN has
 	// just moved, and clients ask for an address anew when their link returns.
 	LANPortsDown bool
+	// Before is an earlier result, which changes nothing but the work: rules
+	// that stay the same are taken from it. May be nil.
+	Before *Desired
 }
 
 // shortLease is about as long as a client keeps a wrong address when the LAN
@@ -165,7 +172,7 @@ func For(b Board, s *settings.Settings, f facts.Facts, o Options) (*Desired, set
 	if d.DHCP != nil && o.LANUnsettled && !chosen(s, o.LANByHand) && s.WAN.Mode == settings.WANDHCP && shortLease < d.DHCP.Lease {
 		d.DHCP.Short = shortLease
 	}
-	d.rules(b, eff, f)
+	d.rules(b, eff, f, o.Before)
 	return d, nil
 }
 

@@ -11,8 +11,8 @@ import (
 )
 
 // rules fills in the ruleset, and the routing rules that complete it. A port forward that can't be carried out is a
-// standing problem: the rest of the firewall must not wait for it.
-func (d *Desired) rules(b Board, s *settings.Settings, f facts.Facts) {
+// standing problem: the rest of the firewall must not wait for it. What before has already is shared.
+func (d *Desired) rules(b Board, s *settings.Settings, f facts.Facts, before *Desired) {
 	in := firewall.Input{LANDevice: Bridge, WANDevice: b.WANPort, LAN: d.LAN.Address, Claimed: d.Claimed, Settings: s,
 		RAM: b.RAM, Shared: f.Shared, Subnets: d.Subnets, Facts: f}
 	if d.WAN.Address.IsValid() {
@@ -23,8 +23,20 @@ func (d *Desired) rules(b Board, s *settings.Settings, f facts.Facts) {
 			d.Net.Rules = append(d.Net.Rules, netstate.Rule{Iif: dev, Protocol: protocol, Why: why})
 		}
 	}
-	table, problems := firewall.Ruleset(in)
-	d.Rules = table
+	var problems []settings.Problem
+	all, butForwards := false, false
+	if before != nil && before.Rules != nil {
+		all, butForwards = firewall.Same(in, before.input)
+	}
+	switch {
+	case all:
+		d.Rules, problems = before.Rules, before.problems
+	case butForwards:
+		d.Rules, problems = firewall.WithForwards(before.Rules, in)
+	default:
+		d.Rules, problems = firewall.Ruleset(in)
+	}
+	d.input, d.problems = in, problems
 	for _, p := range problems {
 		d.Problems = append(d.Problems, p.Error()+".")
 	}

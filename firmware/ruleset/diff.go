@@ -98,11 +98,14 @@ func (d *differ) some(what string, s Set, elements []Element) {
 
 // ElementDiff tells which elements have to be added to have and deleted from
 // it to make it s. An element whose data or comment differs is in both. It is empty
-// for learned sets. Elements of both must be sorted.
+// for learned sets. Elements of both must be sorted; don't write to what it gives.
 func (s Set) ElementDiff(have Set) (add, del []Element) {
 	w, h := s.Elements, have.Elements
 	if s.Learned || sameSlice(w, h) {
 		return nil, nil
+	}
+	if len(w) == 0 || len(h) == 0 {
+		return w, h
 	}
 	for len(w) > 0 || len(h) > 0 {
 		switch {

@@ -150,17 +150,46 @@ func equalEntries(n *Node, a, b reflect.Value) bool {
 		return true
 	}
 	if m, ok := a.Interface().(map[string]Forward); ok {
-		other := b.Interface().(map[string]Forward)
-		for name, f := range m {
-			if o, ok := other[name]; !ok || f != o {
-				return false
-			}
-		}
-		return true
+		return SameForwards(m, b.Interface().(map[string]Forward))
 	}
 	for it := a.MapRange(); it.Next(); {
 		o := b.MapIndex(it.Key())
 		if !o.IsValid() || !equalTree(n.Entry, it.Value(), o) {
+			return false
+		}
+	}
+	return true
+}
+
+// SameForwards tells whether a and b are the same forwards.
+func SameForwards(a, b map[string]Forward) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	if reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer() {
+		return true
+	}
+	for name, f := range a {
+		if o, ok := b[name]; !ok || f != o {
+			return false
+		}
+	}
+	return true
+}
+
+// SameButForwards tells whether f and o differ in their port forwards at most.
+func (f Firewall) SameButForwards(o Firewall) bool {
+	return f.Offload == o.Offload && f.WANPing == o.WANPing && f.VPNServers == o.VPNServers
+}
+
+// Same tells whether a and b mean the same in the areas that are named.
+func Same(a, b *Settings, areas ...string) bool {
+	if a == b {
+		return true
+	}
+	va, vb := reflect.ValueOf(a).Elem(), reflect.ValueOf(b).Elem()
+	for _, name := range areas {
+		if n := root().child(name); n == nil || !equalTree(n, va.Field(n.field), vb.Field(n.field)) {
 			return false
 		}
 	}

@@ -107,7 +107,7 @@ func (b *batch) delSet(name string) {
 // msgDestroyElements) elements, in as many messages as it takes.
 func (b *batch) elements(typ int, s ruleset.Set, id uint32, elements []ruleset.Element) {
 	for first := 0; first < len(elements); {
-		h := header(b.family)
+		h := append(make(buffer, 0, min(chunkBytes+512, 128+128*(len(elements)-first))), header(b.family)...)
 		h.str(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.Name)
 		h.str(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
 		if id != 0 {
@@ -116,7 +116,7 @@ func (b *batch) elements(typ int, s ruleset.Set, id uint32, elements []ruleset.E
 		end := h.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		n := first
 		for ; n < len(elements) && n-first < chunkElements && len(h) < chunkBytes; n++ {
-			element(&h, s, elements[n], typ != unix.NFT_MSG_NEWSETELEM)
+			element(&h, &s, &elements[n], typ != unix.NFT_MSG_NEWSETELEM)
 		}
 		end()
 		what := fmt.Sprintf("set %s: %s", s.Name, s.ElementText(elements[first]))
@@ -131,15 +131,15 @@ func (b *batch) elements(typ int, s ruleset.Set, id uint32, elements []ruleset.E
 	}
 }
 
-func element(h *buffer, s ruleset.Set, e ruleset.Element, del bool) {
-	end := h.nest(unix.NFTA_LIST_ELEM)
+func element(h *buffer, s *ruleset.Set, e *ruleset.Element, del bool) {
+	start := h.open(unix.NFTA_LIST_ELEM | unix.NLA_F_NESTED)
 	value(h, unix.NFTA_SET_ELEM_KEY, s.Key, e.Key)
 	if !del {
 		switch {
 		case s.Verdicts:
-			endData := h.nest(unix.NFTA_SET_ELEM_DATA)
+			data := h.open(unix.NFTA_SET_ELEM_DATA | unix.NLA_F_NESTED)
 			verdict(h, e.Verdict)
-			endData()
+			h.close(data)
 		case len(s.Data) > 0:
 			value(h, unix.NFTA_SET_ELEM_DATA, s.Data, e.Data)
 		}
@@ -147,21 +147,25 @@ func element(h *buffer, s ruleset.Set, e ruleset.Element, del bool) {
 			// Of an element that is there only an explicit time changes (Linux 6.12).
 			h.u64(unix.NFTA_SET_ELEM_EXPIRATION, uint64(s.Timeout.Milliseconds()))
 		}
-		if c := comment(e.Why); c != nil {
-			h.attr(unix.NFTA_SET_ELEM_USERDATA, c)
+		if c := ruleset.Comment(e.Why); c != "" {
+			data := h.open(unix.NFTA_SET_ELEM_USERDATA)
+			*h = append(*h, udComment, byte(len(c)+1))
+			*h = append(append(*h, c...), 0)
+			h.close(data)
+			h.pad()
 		}
 	}
-	end()
+	h.close(start)
 	if !s.Interval {
 		return
 	}
 	// The end of a range is an element of its own, the first key after it.
 	// After the last key of all there is none: the range is open.
 	if next, ok := successor(e.Last(), s.Key[0].Size()); ok {
-		end := h.nest(unix.NFTA_LIST_ELEM)
+		start := h.open(unix.NFTA_LIST_ELEM | unix.NLA_F_NESTED)
 		h.u32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
 		value(h, unix.NFTA_SET_ELEM_KEY, s.Key, next)
-		end()
+		h.close(start)
 	}
 }
 
@@ -190,9 +194,15 @@ func predecessor(k ruleset.Key, n int) ruleset.Key {
 }
 
 func value(h *buffer, typ uint16, types []ruleset.Type, k ruleset.Key) {
-	end := h.nest(typ)
-	h.attr(unix.NFTA_DATA_VALUE, hostOrder(types, []byte(k))[:size(types)])
-	end()
+	start := h.open(typ | unix.NLA_F_NESTED)
+	v := h.open(unix.NFTA_DATA_VALUE)
+	from := len(*h)
+	*h = append(*h, k...)
+	hostOrder(types, (*h)[from:])
+	*h = (*h)[:from+size(types)]
+	h.close(v)
+	h.pad()
+	h.close(start)
 }
 
 // hostOrder turns the host-order fields (marks) of a key between network and

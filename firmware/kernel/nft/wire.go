@@ -54,10 +54,21 @@ func (b *buffer) u64(typ uint16, v uint64) { b.attr(typ, binary.BigEndian.Append
 
 // nest opens a nested attribute; call what it returns to close it.
 func (b *buffer) nest(typ uint16) func() {
-	start := len(*b)
+	start := b.open(typ | unix.NLA_F_NESTED)
+	return func() { b.close(start) }
+}
+
+// open is nest without the function, for what there is much of; close takes
+// what it returns.
+func (b *buffer) open(typ uint16) (start int) {
+	start = len(*b)
 	*b = binary.NativeEndian.AppendUint16(*b, 0)
-	*b = binary.NativeEndian.AppendUint16(*b, typ|unix.NLA_F_NESTED)
-	return func() { binary.NativeEndian.PutUint16((*b)[start:], uint16(len(*b)-start)) }
+	*b = binary.NativeEndian.AppendUint16(*b, typ)
+	return start
+}
+
+func (b *buffer) close(start int) {
+	binary.NativeEndian.PutUint16((*b)[start:], uint16(len(*b)-start))
 }
 
 // header is the nfgenmsg of a message about our table.

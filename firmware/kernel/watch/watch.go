@@ -79,7 +79,7 @@ func generations() []bpf.RawInstruction {
 // ours tells whether all of these messages are about transactions of this
 // process, which knows of them.
 func ours(msgs []netlink.Message) bool {
-	pid := uint32(os.Getpid())
+	pid := os.Getpid()
 	for _, m := range msgs {
 		if m.Header.Type != unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN || len(m.Data) < 4 {
 			return false
@@ -91,7 +91,8 @@ func ours(msgs []netlink.Message) bool {
 		d.ByteOrder = binary.BigEndian
 		mine := false
 		for d.Next() {
-			mine = mine || d.Type() == unix.NFTA_GEN_PROC_PID && d.Uint32() == pid
+			// The attribute has the thread.
+			mine = mine || d.Type() == unix.NFTA_GEN_PROC_PID && unix.Tgkill(pid, int(d.Uint32()), 0) == nil
 		}
 		if d.Err() != nil || !mine {
 			return false

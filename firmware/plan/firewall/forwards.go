@@ -27,6 +27,10 @@ type forwarding struct {
 // alone, that of each protocol without ports.
 func forwardMaps(in Input) ([]rs.Set, []settings.Problem) {
 	m := rs.Set{Name: forwardsMap, Key: []rs.Type{rs.InetProto, rs.InetService}, Data: []rs.Type{rs.IPv4Addr, rs.InetService}}
+	elements, ok := forwardElements(in)
+	if m.Elements = elements; ok {
+		return withProtocols(in, m), nil
+	}
 	wanted, problems := forwardings(in)
 	taken := make(map[rs.Key]string, len(wanted))
 	clashed := map[string]bool{}
@@ -44,13 +48,18 @@ func forwardMaps(in Input) ([]rs.Set, []settings.Problem) {
 		m.Elements = append(m.Elements, rs.Element{Key: key, Data: rs.Cat(rs.Addr(f.to), rs.PortNumber(f.toPort)), Why: f.path})
 	}
 	m.Sort()
+	return withProtocols(in, m), problems
+}
+
+// withProtocols adds the map of protocols without ports to that of ports.
+func withProtocols(in Input, m rs.Set) []rs.Set {
 	server := ipsecServer(in)
 	if !server.IsValid() {
-		return []rs.Set{m}, problems
+		return []rs.Set{m}
 	}
 	// The port stays what it is: ESP has none.
 	return []rs.Set{m, {Name: protocolsMap, Key: []rs.Type{rs.InetProto}, Data: m.Data, Elements: []rs.Element{
-		{Key: rs.Protocol(rs.ESP), Data: rs.Cat(rs.Addr(server), rs.PortNumber(0)), Why: "firewall vpn-server ipsec"}}}}, problems
+		{Key: rs.Protocol(rs.ESP), Data: rs.Cat(rs.Addr(server), rs.PortNumber(0)), Why: "firewall vpn-server ipsec"}}}}
 }
 
 // forwardings lists the ports that lead to devices of the LAN, and reports the
