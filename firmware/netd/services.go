@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -156,6 +157,9 @@ func (e *edges) publish(config func() *api.EdgeConfig) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	c := config()
+	if e.last != nil && reflect.DeepEqual(*e.last, *c) {
+		return
+	}
 	e.last = c
 	for ch := range e.subs {
 		select {

@@ -105,6 +105,8 @@ type Sysctls interface {
 type Firewall interface {
 	Observe() (*ruleset.Table, error)
 	Apply(from, to *ruleset.Table) error
+	// Agreed tells that seen, as Observe gave it, equals want.
+	Agreed(want, seen *ruleset.Table)
 }
 
 // Kernel is everything that is reconciled.
@@ -226,6 +228,9 @@ func (k Kernel) converge(want, have Target, was *ruleset.Table, observe func(Tar
 			return res, fmt.Errorf("observe the kernel after the change: %w", err)
 		}
 		p = diff(res.Have, was)
+	}
+	if want.Rules != nil && !slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Do.Net == nil }) {
+		k.Rules.Agreed(onDevices(want.Rules, res.Have.Net.Links), res.Have.Rules)
 	}
 	res.Missing, res.Foreign = p.Missing, p.Foreign
 	res.Gone = goneAddrs(done, want)

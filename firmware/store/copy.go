@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 
 	"github.com/culvert-fw/culvert/firmware/settings"
 )
@@ -86,16 +87,26 @@ func writeCopy(path string, body copyBody) error {
 	return writeFile(path, append(b, "}\n"...))
 }
 
-// writeFile replaces path, so that it is whole before and after a power cut.
-func writeFile(path string, b []byte) (err error) {
+// writeFile replaces path, so that it is whole before and after a power cut:
+// which of the two it is then, is all that a power cut decides. The file that
+// is replaced stays as the next one's, whose place on the disk is taken already.
+func writeFile(path string, b []byte) error {
 	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b)
+	_, err = f.WriteAt(b, 0)
+	if fi, serr := f.Stat(); err == nil && (serr != nil || fi.Size() > int64(len(b))) {
+		err = f.Truncate(int64(len(b)))
+	}
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
+		err = unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
+		if err == nil {
+			return nil
+		}
+		// The first copy, or a file system that cannot exchange.
 		err = os.Rename(tmp, path)
 	}
 	if err != nil {

@@ -169,6 +169,9 @@ func (k Rules) Observe() (*ruleset.Table, error) {
 	return t, nil
 }
 
+// Agreed does nothing: Observe is cheap here.
+func (k Rules) Agreed(want, seen *ruleset.Table) {}
+
 // Apply replaces from by to; from must be what is there.
 func (k Rules) Apply(from, to *ruleset.Table) error {
 	return k.write("nft", func() error {

@@ -17,7 +17,7 @@ type knowledge struct {
 	own   uint32 // transactions of ours since then
 
 	// written is what Apply wrote last when it was more than elements: that is
-	// only believed when it has been read back.
+	// only believed when it has been read back. It is nil once it has been.
 	written *ruleset.Table
 }
 
@@ -37,14 +37,20 @@ func (k *knowledge) wrote(from, to *ruleset.Table, b *batch) {
 	}
 }
 
-// read takes note of what the kernel has and returns it: the table that was
-// written, when it is equal.
+// read takes note of what the kernel has.
 func (k *knowledge) read(t *ruleset.Table, gen uint32) *ruleset.Table {
-	if k.written != nil && ruleset.Equal(k.written, t) {
-		t = k.written
-	}
 	k.table, k.known, k.gen, k.own, k.written = t, true, gen, 0, nil
 	return t
+}
+
+// Agreed tells that seen, as Observe gave it, was found equal to want: from now
+// on Observe gives want, which is cheaper to compare.
+func (c *Conn) Agreed(want, seen *ruleset.Table) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.seen.known && c.seen.table == seen {
+		c.seen.table = want
+	}
 }
 
 // onlyElements tells whether the batch changes nothing but elements of sets:
