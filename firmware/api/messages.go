@@ -97,10 +97,13 @@ type RevisionParams struct {
 // CommitParams asks for a new revision. A secret given as "(set)" keeps its value.
 type CommitParams struct {
 	Base     int             `json:"base"` // revision the candidate started from; another running one is a conflict
-	Settings json.RawMessage `json:"settings"`
-	Message  string          `json:"message,omitempty"`
-	Author   Author          `json:"author"`
-	Confirm  time.Duration   `json:"confirm,omitempty"` // > 0: go back unless confirmed in time
+	Settings json.RawMessage `json:"settings,omitempty"`
+	// Patch is what differs from the settings of Base (settings.Patched), in
+	// place of Settings: there may be thousands of forwards and one of them new.
+	Patch   json.RawMessage `json:"patch,omitempty"`
+	Message string          `json:"message,omitempty"`
+	Author  Author          `json:"author"`
+	Confirm time.Duration   `json:"confirm,omitempty"` // > 0: go back unless confirmed in time
 	// Preview asks only for the notes and changes nothing: a person must read
 	// them before the commit cuts the session.
 	Preview bool `json:"preview,omitempty"`

@@ -114,7 +114,17 @@ func (d *daemon) restore(_ context.Context, s *settings.Settings) error {
 
 // commit is api.MethodCommit.
 func (d *daemon) commit(ctx context.Context, _ api.Peer, p api.CommitParams) (*api.CommitReply, error) {
-	candidate, problems := settings.Parse(p.Settings)
+	var candidate *settings.Settings
+	var problems settings.Problems
+	if len(p.Patch) > 0 {
+		state := d.commits.State()
+		if p.Base != state.Running.N {
+			return nil, d.commitError(&confirm.ConflictError{Base: p.Base, Running: state.Running}, p.Base)
+		}
+		candidate, problems = d.inEffect().Patched(p.Patch)
+	} else {
+		candidate, problems = settings.Parse(p.Settings)
+	}
 	if len(problems) > 0 {
 		return nil, problems
 	}

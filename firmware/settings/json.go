@@ -57,21 +57,6 @@ func Parse(data []byte) (*Settings, Problems) {
 	return s, nil
 }
 
-// Patched is a copy of s with what a patch changes: a document like those of
-// Parse that has only what differs. An entry of a map is given as a whole, null
-// removes it.
-func (s *Settings) Patched(patch []byte) (*Settings, Problems) {
-	if len(patch) > MaxJSON {
-		return nil, tooLarge(patch)
-	}
-	c := s.Clone()
-	d := &decoder{scanner: scanner{data: bytes.TrimSpace(patch)}, merge: true}
-	if problems := d.tree(c); problems != nil {
-		return nil, problems
-	}
-	return c, nil
-}
-
 // written is how Compact begins. Nothing is migrated in what begins so.
 var written = fmt.Appendf(nil, `{"version":%d,"`, Version)
 

@@ -132,3 +132,22 @@ func TestPatched(t *testing.T) {
 		}
 	}
 }
+
+// A patch makes one tree of another, whichever they are.
+func TestPatchLeads(t *testing.T) {
+	empty := Default()
+	empty.DNS.Upstreams, empty.System.NTP.Servers = nil, nil
+	trees := []*Settings{Default(), full(t), empty, many(3), many(2)}
+	for i, a := range trees {
+		for j, b := range trees {
+			patch := b.Patch(a)
+			got, problems := a.Patched(patch)
+			if problems != nil || !got.Equal(b) {
+				t.Errorf("%d to %d: %s: problems %v, differs: %v", i, j, patch, problems, Compare(b, got))
+			}
+			if i == j && string(patch) != "{}" {
+				t.Errorf("%d: a patch without a change: %s", i, patch)
+			}
+		}
+	}
+}

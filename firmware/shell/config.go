@@ -3,7 +3,6 @@ package shell
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -144,11 +143,7 @@ func (s *Shell) commit(ctx context.Context, message string, confirm time.Duratio
 	if ps := s.cand.next.ValidateRedacted(); len(ps) > 0 {
 		return ps
 	}
-	raw, err := json.Marshal(s.cand.next)
-	if err != nil {
-		return err
-	}
-	p := api.CommitParams{Base: s.cand.revision, Settings: raw, Message: message, Author: s.o.Author, Confirm: confirm}
+	p := api.CommitParams{Base: s.cand.revision, Patch: s.cand.next.Patch(s.cand.base), Message: message, Author: s.o.Author, Confirm: confirm}
 	preview := p
 	preview.Preview = true
 	said, err := s.forewarn(ctx, api.MethodCommit, preview)

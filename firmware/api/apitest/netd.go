@@ -221,7 +221,7 @@ func (n *Netd) commit(p api.CommitParams) (api.CommitReply, error) {
 		return api.CommitReply{}, &api.Error{Code: "conflict", Text: "the settings changed", By: "revision " + fmt.Sprint(last.N) + " by " + last.Author.Via,
 			Changed: settings.Compare(n.trees[p.Base-1], n.running)}
 	}
-	s, ps := settings.Parse(p.Settings)
+	s, ps := n.candidate(p)
 	if len(ps) > 0 {
 		return api.CommitReply{}, ps
 	}
@@ -234,6 +234,13 @@ func (n *Netd) commit(p api.CommitParams) (api.CommitReply, error) {
 	}
 	r := api.CommitReply{Revision: n.record(s, p.Author, p.Message), ConfirmIn: p.Confirm, Notes: n.CommitNotes}
 	return r, nil
+}
+
+func (n *Netd) candidate(p api.CommitParams) (*settings.Settings, settings.Problems) {
+	if len(p.Patch) > 0 {
+		return n.running.Patched(p.Patch)
+	}
+	return settings.Parse(p.Settings)
 }
 
 func (n *Netd) doClaim(p api.ClaimParams) (api.Claim, error) {
