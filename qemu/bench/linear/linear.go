@@ -11,6 +11,7 @@
 package linear
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -32,205 +33,156 @@ type Rule struct {
 	Port     int
 }
 
-// Policy gives the text for `nft -f` of the policy that firewall.Ruleset makes of
-// the same input: services of the router, port forwards, NAT, the offload of
-// established flows. rules come first in what the LAN may send.
+// Policy is the policy that firewall.Ruleset makes of the same input: services of
+// the router, port forwards, NAT, the offload of established flows. rules come
+// first in what the LAN may send.
 //
 // What it has no rules for is an error, so that nothing smaller is measured as
 // the same: VPN servers, and passthrough that is not the default. Passthrough by
 // default is PPTP's helper here, without the sharing of servers; sources that do
-// not belong to the LAN are not looked for.
-func Policy(in firewall.Input, rules []Rule) (string, error) {
+// not belong to the LAN are not looked for, and nobody has a share of the
+// connection table.
+func Policy(in firewall.Input, rules []Rule) (*Ruleset, error) {
 	s, fresh := in.Settings, settings.Default()
 	compared := s.Clone()
 	compared.Passthrough = fresh.Passthrough
 	compared.Firewall.VPNServers = fresh.Firewall.VPNServers
 	if !compared.Equal(s) {
-		return "", fmt.Errorf("linear: VPN servers and changed passthrough are not rendered")
+		return nil, fmt.Errorf("linear: VPN servers and changed passthrough are not rendered")
 	}
-	p := &policy{in: in, rules: rules}
-	return replace(p.objects() + p.prerouting() + p.forward() + p.postrouting() + p.router()), nil
+	p := &policy{in: in, rules: rules, lan: in.LANDevice, wan: in.WANDevice, network: in.LAN.Masked()}
+	r := &Ruleset{helper: true, chains: slices.Concat(p.prerouting(), p.forward(), p.postrouting(), p.router())}
+	if s.Firewall.Offload {
+		r.devices = []string{in.LANDevice, in.WANDevice}
+	}
+	return r, nil
 }
 
 // Floor is the least that a NAT router can do: one rule.
-func Floor(wan string) string {
-	return replace("chain srcnat {\ntype nat hook postrouting priority srcnat; policy accept;\noifname \"" + wan + "\" masquerade\n}\n")
+func Floor(wan string) *Ruleset {
+	return &Ruleset{chains: []chain{base("srcnat", "nat", "postrouting", "srcnat", on(oif(wan), masquerade))}}
 }
 
-// Plain is no table at all: the kernel forwards and tracks nothing on its behalf.
-func Plain() string { return remove }
-
-// remove declares the table first, because what is not there cannot be deleted.
-const remove = "table inet " + Table + "\ndelete table inet " + Table + "\n"
-
-// replace makes the text of a table of its content, and indents it.
-func replace(content string) string {
-	var b strings.Builder
-	b.WriteString(remove + "table inet " + Table + " {\n")
-	depth := 1
-	for line := range strings.Lines(content) {
-		if strings.HasPrefix(line, "}") {
-			depth--
-		}
-		b.WriteString(strings.Repeat("\t", depth) + line)
-		if strings.HasSuffix(line, "{\n") {
-			depth++
-		}
-	}
-	return b.String() + "}\n"
-}
+// Plain is no table at all: the kernel forwards, and tracks nothing on its behalf.
+func Plain() *Ruleset { return &Ruleset{} }
 
 type policy struct {
-	in    firewall.Input
-	rules []Rule
+	in       firewall.Input
+	rules    []Rule
+	lan, wan string       // devices
+	network  netip.Prefix // the LAN's
 }
 
-// chain is one that is jumped to; base is one on a hook.
-func chain(name string, rules ...string) string {
-	return "chain " + name + " {\n" + lines(rules) + "}\n"
+// base is a chain on a hook, which accepts what its rules leave.
+func base(name, kind, hook, priority string, rules ...rule) chain {
+	return chain{name: name, kind: kind, hook: hook, priority: priority, policy: "accept", rules: rules}
 }
 
-func base(name, kind, hook, priority, policy string, rules ...string) string {
-	head := fmt.Sprintf("type %s hook %s priority %s; policy %s;", kind, hook, priority, policy)
-	return chain(name, append([]string{head}, rules...)...)
-}
-
-func lines(rules []string) string {
-	if len(rules) == 0 {
-		return ""
-	}
-	return strings.Join(rules, "\n") + "\n"
-}
-
-func (p *policy) from(zone string) string {
-	if zone == "wan" {
-		return fmt.Sprintf("iifname %q ", p.in.WANDevice)
-	}
-	return fmt.Sprintf("iifname %q ", p.in.LANDevice)
-}
-
-func (p *policy) to(zone string) string {
-	return strings.Replace(p.from(zone), "iifname", "oifname", 1)
-}
-
-// offloads are the protocols whose established flows leave the rules.
-func (p *policy) offloads() []string {
-	if p.in.Settings.Firewall.Offload {
-		return []string{"tcp", "udp"}
-	}
-	return nil
-}
-
-func (p *policy) objects() string {
-	s := "ct helper pptp {\ntype \"pptp\" protocol tcp;\n}\n"
-	if p.offloads() != nil {
-		s += fmt.Sprintf("flowtable ft {\nhook ingress priority 0;\ndevices = { %q, %q };\n}\n", p.in.LANDevice, p.in.WANDevice)
-	}
-	return s
+// dropping is a chain that drops what its rules leave.
+func (c chain) dropping() chain {
+	c.policy = "drop"
+	return c
 }
 
 // prerouting has four of the eight base chains: raw, mangle, DNAT and helpers.
-func (p *policy) prerouting() string {
-	var outside, inside []string
+func (p *policy) prerouting() []chain {
+	outside, inside := chain{name: "dstnat_wan"}, chain{name: "dstnat_lan"}
 	for _, f := range p.forwards() {
-		outside = append(outside, fmt.Sprintf("%s dport %d dnat ip to %s:%d comment %q", f.protocol, f.port, f.To, f.toPort, f.name))
+		outside.rules = append(outside.rules, on(dport(f.protocol, f.port), dnat(f.device, f.toPort)).called(f.name))
 		for _, a := range p.in.WAN {
-			inside = append(inside, fmt.Sprintf("ip saddr %s ip daddr %s %s dport %d dnat ip to %s:%d comment %q",
-				p.in.LAN.Masked(), a, f.protocol, f.port, f.To, f.toPort, f.name+" (reflection)"))
+			inside.rules = append(inside.rules, on(from(p.network), to(a), dport(f.protocol, f.port), dnat(f.device, f.toPort)).called(f.name+reflection))
 		}
 	}
-	return base("raw_prerouting", "filter", "prerouting", "raw", "accept") +
-		base("mangle_prerouting", "filter", "prerouting", "mangle", "accept") +
-		base("dstnat", "nat", "prerouting", "dstnat", "accept", p.from("lan")+"jump dstnat_lan", p.from("wan")+"jump dstnat_wan") +
-		chain("dstnat_lan", inside...) +
-		chain("dstnat_wan", outside...) +
-		base("helpers", "filter", "prerouting", "filter", "accept", p.from("lan")+"jump helpers_lan", p.from("wan")+"ct status dnat jump helpers_lan") +
-		chain("helpers_lan", "tcp dport 1723 ct helper set \"pptp\"")
+	return []chain{
+		base("raw_prerouting", "filter", "prerouting", "raw"),
+		base("mangle_prerouting", "filter", "prerouting", "mangle"),
+		base("dstnat", "nat", "prerouting", "dstnat", on(iif(p.lan), jump(inside.name)), on(iif(p.wan), jump(outside.name))),
+		inside, outside,
+		base("helpers", "filter", "prerouting", "filter", on(iif(p.lan), jump("helpers_lan")), on(iif(p.wan), dnated, jump("helpers_lan"))),
+		{name: "helpers_lan", rules: []rule{on(dport("tcp", 1723), helper)}},
+	}
 }
+
+// reflection marks a rule for devices inside that use the outer address.
+const reflection = " (reflection)"
 
 // forward has two: the segment size, and what may cross.
-func (p *policy) forward() string {
-	const clamp = "tcp flags syn / syn,rst tcp option maxseg size set rt mtu"
-	var carried, refused []string
-	for _, protocol := range p.offloads() {
-		carried = append(carried, "meta l4proto "+protocol+" ct state established,related flow add @ft")
+func (p *policy) forward() []chain {
+	var crossing, fromLAN []rule
+	if p.in.Settings.Firewall.Offload {
+		crossing = append(crossing, on(l4("tcp"), known, offload), on(l4("udp"), known, offload))
 	}
 	for _, r := range p.rules {
-		refused = append(refused, fmt.Sprintf("ip daddr %s %s dport %d jump refuse comment %q", r.Dest, r.Protocol, r.Port, r.Name))
+		fromLAN = append(fromLAN, on(to(r.Dest), dport(r.Protocol, r.Port), jump("refuse")).called(r.Name))
 	}
-	crossing := append(carried, states, p.from("lan")+"jump forward_lan", p.from("wan")+"jump forward_wan")
-	return base("mangle_forward", "filter", "forward", "mangle", "accept", p.from("wan")+clamp, p.to("wan")+clamp) +
-		base("forward", "filter", "forward", "filter", "drop", crossing...) +
-		chain("forward_lan", append(refused, "jump accept_to_wan", p.to("lan")+"ct status dnat accept", "jump refuse")...) +
-		chain("forward_wan", p.to("lan")+"ct status dnat accept") +
-		chain("accept_to_wan", "meta nfproto ipv4 "+p.to("wan")+"accept") +
-		chain("refuse", "meta l4proto tcp reject with tcp reset", "reject with icmpx admin-prohibited")
+	crossing = append(crossing, on(carryAndDrop), on(iif(p.lan), jump("forward_lan")), on(iif(p.wan), jump("forward_wan")))
+	fromLAN = append(fromLAN, on(jump("accept_to_wan")), on(oif(p.lan), dnated, accept), on(jump("refuse")))
+	return []chain{
+		base("mangle_forward", "filter", "forward", "mangle", on(iif(p.wan), clamp), on(oif(p.wan), clamp)),
+		base("forward", "filter", "forward", "filter", crossing...).dropping(),
+		{name: "forward_lan", rules: fromLAN},
+		{name: "forward_wan", rules: []rule{on(oif(p.lan), dnated, accept)}},
+		{name: "accept_to_wan", rules: []rule{on(ipv4, oif(p.wan), accept)}},
+		{name: "refuse", rules: []rule{on(l4("tcp"), reset), on(prohibited)}},
+	}
 }
 
-// states is what a connection that is known comes to.
-const states = "ct state vmap { established : accept, related : accept, invalid : drop }"
-
 // postrouting has the last two.
-func (p *policy) postrouting() string {
-	var inside []string
+func (p *policy) postrouting() []chain {
+	inside := chain{name: "srcnat_lan"}
 	for _, f := range p.forwards() {
-		inside = append(inside, fmt.Sprintf("ip saddr %s ip daddr %s %s dport %d snat ip to %s comment %q",
-			p.in.LAN.Masked(), f.To, f.protocol, f.toPort, p.in.LAN.Addr(), f.name+" (reflection)"))
+		inside.rules = append(inside.rules, on(from(p.network), to(f.device), dport(f.protocol, f.toPort), snat(p.in.LAN.Addr())).called(f.name+reflection))
 	}
-	return base("mangle_postrouting", "filter", "postrouting", "mangle", "accept") +
-		base("srcnat", "nat", "postrouting", "srcnat", "accept", p.to("lan")+"jump srcnat_lan", p.to("wan")+"jump srcnat_wan") +
-		chain("srcnat_lan", inside...) +
-		chain("srcnat_wan", "meta nfproto ipv4 masquerade")
+	return []chain{
+		base("mangle_postrouting", "filter", "postrouting", "mangle"),
+		base("srcnat", "nat", "postrouting", "srcnat", on(oif(p.lan), jump(inside.name)), on(oif(p.wan), jump("srcnat_wan"))),
+		inside,
+		{name: "srcnat_wan", rules: []rule{on(ipv4, masquerade)}},
+	}
 }
 
 // router is what reaches the router itself, and what it sends.
-func (p *policy) router() string {
+func (p *policy) router() []chain {
 	s := p.in.Settings
-	fromLAN := []string{"udp sport 68 udp dport 67 accept", "meta nfproto ipv4 tcp dport 53 accept", "meta nfproto ipv4 udp dport 53 accept",
-		fmt.Sprintf("meta nfproto ipv4 tcp dport %d accept", s.SSH.Port),
-		"icmp type echo-request limit rate 100/second burst 50 packets accept", "icmp type echo-request drop", "jump refuse"}
-	var fromWAN []string
+	ssh := on(ipv4, dport("tcp", s.SSH.Port), accept)
+	var fromWAN []rule
 	if s.SSH.WAN && p.in.Claimed {
-		fromWAN = append(fromWAN, fmt.Sprintf("meta nfproto ipv4 tcp dport %d accept", s.SSH.Port))
+		fromWAN = append(fromWAN, ssh)
 	}
 	if s.Firewall.WANPing {
-		fromWAN = append(fromWAN, "icmp type echo-request limit rate 10/second accept")
+		fromWAN = append(fromWAN, on(ping, limit(20, 20), accept))
 	}
-	return base("input", "filter", "input", "filter", "drop", "iifname \"lo\" accept", states, p.from("lan")+"jump input_lan", p.from("wan")+"jump input_wan") +
-		chain("input_lan", fromLAN...) +
-		chain("input_wan", fromWAN...) +
-		base("output", "filter", "output", "filter", "accept", "ct state vmap { established : accept, related : accept }")
+	return []chain{
+		base("input", "filter", "input", "filter", on(iif("lo"), accept), on(carryAndDrop), on(iif(p.lan), jump("input_lan")), on(iif(p.wan), jump("input_wan"))).dropping(),
+		{name: "input_lan", rules: []rule{
+			on(ports("udp", 68, 67), accept), on(ipv4, dport("tcp", 53), accept), on(ipv4, dport("udp", 53), accept), ssh,
+			on(ping, limit(100, 50), accept), on(ping, drop), on(jump("refuse")),
+		}},
+		{name: "input_wan", rules: fromWAN},
+		base("output", "filter", "output", "filter", on(carry)),
+	}
 }
 
 // forwarded is a forward of one protocol.
 type forwarded struct {
-	settings.Forward
 	name, protocol string
-	port, toPort   int
+	port           int
+	device         netip.Addr
+	toPort         int
 }
 
 // forwards are those that are on, in the order of their names.
 func (p *policy) forwards() []forwarded {
 	var all []forwarded
 	for name, f := range p.in.Settings.Firewall.Forwards {
-		if !f.Enabled {
-			continue
-		}
 		for _, protocol := range [...]string{settings.TCP, settings.UDP} {
-			if f.Protocol == protocol || f.Protocol == settings.TCPUDP {
-				one := forwarded{Forward: f, name: name, protocol: protocol, port: f.Port, toPort: f.ToPort}
-				if one.toPort == 0 {
-					one.toPort = f.Port
-				}
-				all = append(all, one)
+			if f.Enabled && (f.Protocol == protocol || f.Protocol == settings.TCPUDP) {
+				all = append(all, forwarded{name, protocol, f.Port, f.To, cmp.Or(f.ToPort, f.Port)})
 			}
 		}
 	}
 	slices.SortFunc(all, func(a, b forwarded) int {
-		if c := strings.Compare(a.name, b.name); c != 0 {
-			return c
-		}
-		return strings.Compare(a.protocol, b.protocol)
+		return cmp.Or(strings.Compare(a.name, b.name), strings.Compare(a.protocol, b.protocol))
 	})
 	return all
 }

@@ -34,13 +34,18 @@ func input(t *testing.T, commands string) firewall.Input {
 		Claimed: true, Settings: s}
 }
 
-func policy(t *testing.T, in firewall.Input, rules ...linear.Rule) string {
+func linearOf(t *testing.T, in firewall.Input, rules ...linear.Rule) *linear.Ruleset {
 	t.Helper()
-	text, err := linear.Policy(in, rules)
+	r, err := linear.Policy(in, rules)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return text
+	return r
+}
+
+func policy(t *testing.T, in firewall.Input, rules ...linear.Rule) string {
+	t.Helper()
+	return linearOf(t, in, rules...).Text()
 }
 
 var refused = linear.Rule{Name: "no telnet there", Protocol: "tcp", Dest: netip.MustParseAddr("198.51.100.1"), Port: 23}
@@ -83,7 +88,7 @@ func TestNftAccepts(t *testing.T) {
 	if p := many.Settings.Validate(); len(p) > 0 {
 		t.Fatal(p[0])
 	}
-	for _, text := range []string{policy(t, some), linear.Floor("eth1"), policy(t, many, linear.Rules(1000)...), linear.Plain(), linear.Plain()} {
+	for _, text := range []string{policy(t, some), linear.Floor("eth1").Text(), policy(t, many, linear.Rules(1000)...), linear.Plain().Text(), linear.Plain().Text()} {
 		for _, args := range [][]string{{"-c", "-f", "-"}, {"-f", "-"}} {
 			if out, err := ns.Output(text, "nft", args...); err != nil {
 				t.Fatalf("nft %v: %v\n%.2000s", args, err, out)
@@ -105,8 +110,8 @@ func TestNftAccepts(t *testing.T) {
 func TestNotRendered(t *testing.T) {
 	for _, commands := range []string{"set passthrough l2tp off", "set firewall vpn-server wireguard to 192.168.1.20"} {
 		in := input(t, commands)
-		if text, err := linear.Policy(in, nil); err == nil {
-			t.Errorf("%s: renders what it has no rules for:\n%.300s", commands, text)
+		if r, err := linear.Policy(in, nil); err == nil {
+			t.Errorf("%s: renders what it has no rules for:\n%.300s", commands, r.Text())
 		}
 	}
 }

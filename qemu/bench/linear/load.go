@@ -35,14 +35,15 @@ type Loader struct {
 // The sizes take turns, so that what disturbs the host disturbs all. It leaves
 // no table behind.
 func (l Loader) Replace(ctx context.Context, forwards ...int) ([]Loading, error) {
-	defer l.nft(context.WithoutCancel(ctx), Plain()) // its error says nothing of the measurement
+	defer l.nft(context.WithoutCancel(ctx), Plain().Text()) // its error says nothing of the measurement
 	rounds := make([][]Loading, len(forwards))
 	for range l.Rounds {
 		for i, n := range forwards {
-			text, err := l.policy(n)
+			rules, err := l.policy(n)
 			if err != nil {
 				return nil, err
 			}
+			text := rules.Text()
 			if _, err := l.nft(ctx, text); err != nil {
 				return nil, fmt.Errorf("%d forwards: %w", n, err)
 			}
@@ -66,7 +67,7 @@ func (l Loader) Replace(ctx context.Context, forwards ...int) ([]Loading, error)
 
 // policy is the default policy and n port forwards. Without offload: that would
 // need the links.
-func (l Loader) policy(n int) (string, error) {
+func (l Loader) policy(n int) (*Ruleset, error) {
 	s := settings.Default()
 	s.Firewall.Offload = false
 	s.Firewall.Forwards = Forwards(s.LAN.Address, n)

@@ -236,8 +236,8 @@ func TestRulesRefuse(t *testing.T) {
 func TestFloorAndPlain(t *testing.T) {
 	n := newNetwork(t)
 	for _, c := range []struct{ name, text, out string }{
-		{"floor", linear.Floor("eth1"), "seen as 203.0.113.2"},
-		{"plain", linear.Plain(), "seen as 192.168.1.10"},
+		{"floor", linear.Floor("eth1").Text(), "seen as 203.0.113.2"},
+		{"plain", linear.Plain().Text(), "seen as 192.168.1.10"},
 	} {
 		n.load(c.text)
 		if _, got := n.open(n.pc, "tcp4", "198.51.100.1:80", hang); got != c.out {

@@ -84,7 +84,7 @@ func (r *router) close() error {
 	for _, a := range []*netlink.LinkAttrs{r.lan, r.wan} {
 		err = errors.Join(err, netlink.LinkDel(&netlink.Device{LinkAttrs: *a}))
 	}
-	return errors.Join(err, load(context.Background(), linear.Plain()))
+	return errors.Join(err, load(context.Background(), linear.Plain().Text()))
 }
 
 func named(name string) netlink.LinkAttrs {

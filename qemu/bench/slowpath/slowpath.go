@@ -104,23 +104,23 @@ func measure(ctx context.Context, o Options, forwards int, peers []Peer, one fun
 
 // become loads one peer's rules instead of what was there.
 func become(ctx context.Context, p Peer, forwards int) error {
-	in, text := policy(forwards), linear.Plain()
+	in, rules := policy(forwards), linear.Plain()
 	switch p {
 	case Culvert:
-		if err := load(ctx, text); err != nil {
+		if err := load(ctx, rules.Text()); err != nil {
 			return err
 		}
 		return culvert(&in)
 	case Linear:
 		var err error
-		if text, err = linear.Policy(in, nil); err != nil {
+		if rules, err = linear.Policy(in, nil); err != nil {
 			return err
 		}
 	case Floor:
-		text = linear.Floor(wanDevice)
+		rules = linear.Floor(wanDevice)
 	}
 	if err := culvert(nil); err != nil {
 		return err
 	}
-	return load(ctx, text)
+	return load(ctx, rules.Text())
 }
