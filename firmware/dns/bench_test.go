@@ -63,7 +63,7 @@ func BenchmarkHit(b *testing.B) {
 	out := make([]byte, 0, maxLocal)
 	b.ReportAllocs()
 	for b.Loop() {
-		if resp, _ := s.answer(s.state.Load(), &q, pkt, out, loopback, loopback, true); len(resp) < 40 {
+		if resp, _ := s.answer(s.state.Load(), &q, pkt, out, loopback, loopback, true, 0); len(resp) < 40 {
 			b.Fatal("no hit")
 		}
 	}

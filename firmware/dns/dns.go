@@ -3,11 +3,14 @@
 // as wire bytes, so that a hit costs a lookup, a copy and a few patched fields.
 //
 // It is a forwarder, not a resolver: it believes its upstreams, but nobody who
-// merely pretends to be one. Each question goes out from a socket of its own
-// (random port, connected, so that other sources are not even heard) with a
-// random id; the id and the question of an answer are checked; equal questions
-// in flight share one exchange, so a spoofer cannot multiply his chances
-// (RFC 5452).
+// merely pretends to be one. Each question goes out from a socket that is
+// connected for it alone (a new random port, and other sources are not even
+// heard) with a random id; the id and the question of an answer are checked;
+// equal questions in flight share one exchange, so a spoofer cannot multiply his
+// chances (RFC 5452).
+//
+// Many questions and answers go through one system call, where many wait: on the
+// boards' CPUs most of a query's cost is the kernel's.
 package dns
 
 import (
@@ -94,6 +97,7 @@ type Server struct {
 	state    atomic.Pointer[state]
 	cache    cache
 	flights  flights
+	first    firsts
 	tcpSlots chan struct{} // upstream TCP exchanges at the same time
 
 	setMu                    sync.Mutex // one SetConfig at a time
@@ -127,6 +131,7 @@ func New(o Options) *Server {
 	s := &Server{log: o.Log, now: o.Now, base: o.Now(), timeout: o.Timeout, tcpSlots: make(chan struct{}, maxUpstreamTCP)}
 	s.ids.r = o.Rand
 	s.flights.init(o.MaxInFlight)
+	s.first.s = s
 	s.cache.resize(DefaultCacheSize)
 	s.state.Store(&state{zone: newZone(Config{}, s.log), pool: newPool(nil)})
 	return s
@@ -159,6 +164,7 @@ func (s *Server) SetConfig(c Config) {
 	if st.pool != old.pool {
 		s.cache.clear(st.pool)
 		old.pool.cancel() // its exchanges start again with the new upstreams
+		s.first.abandon(old.pool)
 	}
 }
 
@@ -190,8 +196,8 @@ func (st *state) allowed(a netip.Addr) bool {
 
 // answer makes the response to pkt in dst[:0]. A nil response without ask means
 // that pkt deserves none; ask means that an upstream must be asked, with q
-// holding the question.
-func (s *Server) answer(st *state, q *query, pkt, dst []byte, from, local netip.Addr, udp bool) (resp []byte, ask bool) {
+// holding the question. now is the time in seconds.
+func (s *Server) answer(st *state, q *query, pkt, dst []byte, from, local netip.Addr, udp bool, now uint32) (resp []byte, ask bool) {
 	rcode := q.parse(pkt, udp)
 	if rcode == drop {
 		return nil, false
@@ -207,7 +213,7 @@ func (s *Server) answer(st *state, q *query, pkt, dst []byte, from, local netip.
 		s.local.Add(1)
 		return q.finish(resp), false
 	}
-	if a, age := s.cache.get(q.key(), s.seconds()); a != nil {
+	if a, age := s.cache.get(q.key(), now); a != nil {
 		return a.render(dst[:0], &q.asker, age), false
 	}
 	switch {
@@ -224,7 +230,7 @@ func (s *Server) answer(st *state, q *query, pkt, dst []byte, from, local netip.
 type idSource struct {
 	mu  sync.Mutex
 	r   io.Reader
-	buf [64]byte
+	buf [256]byte
 	n   int // bytes left at the end of buf
 }
 
@@ -264,6 +270,7 @@ func (s *Server) finishFlights(wait func()) {
 	defer s.setMu.Unlock()
 	st := *s.state.Load()
 	st.pool.cancel()
+	s.first.abandon(st.pool)
 	wait()
 	st.pool = newPool(st.pool.addrs())
 	s.cache.adopt(st.pool)

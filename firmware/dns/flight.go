@@ -2,9 +2,10 @@ package dns
 
 import (
 	"bytes"
-	"net"
 	"net/netip"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxWaiters bounds who waits for one question. A client that repeats itself
@@ -28,14 +29,18 @@ type flight struct {
 	do       bool
 	client   netip.Addr
 	waiters  []waiter
+	// begun is what the first upstream said, as far as it is known already.
+	begun *outcome
 }
 
 // waiter is a client that waits. UDP ones are written to, TCP ones get their
 // response over reply.
 type waiter struct {
 	asker
-	conn  *net.UDPConn
+	l     *listener
 	to    netip.AddrPort
+	sa    unix.RawSockaddrInet6 // the same for the kernel
+	salen uint32
 	reply chan<- []byte
 }
 
@@ -47,8 +52,17 @@ func (f *flights) init(limit int) {
 
 // ask lets w wait for the answer to q and starts an exchange unless there is
 // one. It reports whether there was room.
-func (s *Server) ask(q *query, w waiter) bool {
-	fs := &s.flights
+func (s *Server) ask(q *query, w *waiter) bool {
+	f, room := s.flights.join(q, w)
+	if f != nil {
+		s.first.ask(f)
+	}
+	return room
+}
+
+// join lets w wait for the answer to q, and returns the flight when it is a new
+// one. It reports whether there was room.
+func (fs *flights) join(q *query, w *waiter) (begun *flight, room bool) {
 	client := w.to.Addr()
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -56,24 +70,25 @@ func (s *Server) ask(q *query, w waiter) bool {
 	if f == nil {
 		// Half for one client, so that a broken or hostile one leaves some.
 		if len(fs.byKey) >= fs.max || fs.client[client] >= (fs.max+1)/2 {
-			return false
+			return nil, false
 		}
 		f = newFlight(q, client)
+		begun = f
 		fs.byKey[f.key] = f
 		fs.client[client]++
-		fs.wg.Go(func() { s.fly(f) })
+		fs.wg.Add(1)
 	} else {
-		if f.waiting(&w, q) {
-			return true
+		if f.waiting(w, q) {
+			return nil, true
 		}
 		if len(f.waiters) >= maxWaiters {
-			return false
+			return nil, false
 		}
 	}
 	w.asker = q.asker
 	w.head = bytes.Clone(q.head)
-	f.waiters = append(f.waiters, w)
-	return true
+	f.waiters = append(f.waiters, *w)
+	return begun, true
 }
 
 func newFlight(q *query, client netip.Addr) *flight {
@@ -97,23 +112,25 @@ func (f *flight) waiting(w *waiter, q *query) bool {
 // fly gets the answer and gives it to all who wait.
 func (s *Server) fly(f *flight) {
 	a := s.resolve(f)
-	fs := &s.flights
-	fs.mu.Lock()
-	delete(fs.byKey, f.key)
-	if fs.client[f.client]--; fs.client[f.client] == 0 {
-		delete(fs.client, f.client)
-	}
-	fs.mu.Unlock()
-	var buf []byte
-	for i := range f.waiters {
-		w := &f.waiters[i]
+	for _, w := range s.flights.land(f) {
 		if w.reply != nil {
 			w.reply <- a.render(nil, &w.asker, 0) // has room for one
 			continue
 		}
-		buf = a.render(buf[:0], &w.asker, 0)
-		_, _ = w.conn.WriteToUDPAddrPort(buf, w.to) // a client that is gone asks again
+		_, _ = w.l.conn.WriteToUDPAddrPort(a.render(nil, &w.asker, 0), w.to) // a client that is gone asks again
 	}
+	s.flights.wg.Done()
+}
+
+// land ends f: who asks from now on is not among those who wait for it.
+func (fs *flights) land(f *flight) []waiter {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	delete(fs.byKey, f.key)
+	if fs.client[f.client]--; fs.client[f.client] == 0 {
+		delete(fs.client, f.client)
+	}
+	return f.waiters
 }
 
 // inFlight is the number of questions that wait for upstreams.

@@ -91,7 +91,7 @@ func TestInFlightBound(t *testing.T) {
 	for i := range bound { // other clients get the other half
 		pkt[13] = byte('a' + i)
 		q.parse(pkt, true)
-		w := waiter{reply: make(chan []byte, 1), to: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 0)}
+		w := &waiter{reply: make(chan []byte, 1), to: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 0)}
 		if ok := s.ask(&q, w); ok != (i < bound/2) {
 			t.Errorf("client %d: %v", i, ok)
 		}

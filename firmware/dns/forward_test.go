@@ -296,14 +296,14 @@ func TestClients(t *testing.T) {
 	for from, want := range map[string]byte{"192.168.1.7": rcodeNXDomain, "192.168.2.7": rcodeRefused, "10.0.0.1": rcodeRefused} {
 		pkt, _ = question("x.local", mdns.TypeA).Pack()
 		var q query
-		resp, _ := s.answer(s.state.Load(), &q, pkt, nil, netip.MustParseAddr(from), loopback, true)
+		resp, _ := s.answer(s.state.Load(), &q, pkt, nil, netip.MustParseAddr(from), loopback, true, 0)
 		if got := resp[3] & 15; got != want {
 			t.Errorf("%s: code %d, want %d", from, got, want)
 		}
 	}
 	s.SetConfig(Config{})
 	var q query
-	resp, _ := s.answer(s.state.Load(), &q, pkt, nil, netip.MustParseAddr("192.168.1.7"), loopback, true)
+	resp, _ := s.answer(s.state.Load(), &q, pkt, nil, netip.MustParseAddr("192.168.1.7"), loopback, true, 0)
 	if resp[3]&15 != rcodeRefused {
 		t.Error("without client networks everybody is refused")
 	}

@@ -62,7 +62,7 @@ func FuzzServePacket(f *testing.F) {
 	f.Fuzz(func(t *testing.T, pkt []byte) {
 		for _, udp := range []bool{true, false} {
 			var q query
-			resp, ask := s.answer(s.state.Load(), &q, pkt, out, loopback, loopback, udp)
+			resp, ask := s.answer(s.state.Load(), &q, pkt, out, loopback, loopback, udp, 0)
 			if resp == nil && !ask {
 				if len(pkt) >= headerLen && pkt[2]&flagQR == 0 {
 					t.Fatal("no response")

@@ -48,6 +48,10 @@ func (s *Server) Run(ctx context.Context, l Listeners) error {
 	stopClosing := context.AfterFunc(inner, l.Close)
 	defer stopClosing()
 	var wg sync.WaitGroup
+	if err := s.first.start(); err != nil {
+		return err
+	}
+	defer s.first.stop()
 	for _, c := range l.UDP {
 		wg.Go(func() { cancel(s.serveUDP(inner, c)) })
 	}
@@ -64,36 +68,6 @@ func (s *Server) Run(ctx context.Context, l Listeners) error {
 		return nil
 	}
 	return context.Cause(inner)
-}
-
-// serveUDP answers on c until it is closed. Hits and local names are answered
-// here, without allocation.
-func (s *Server) serveUDP(ctx context.Context, c *net.UDPConn) error {
-	local := addrOf(c.LocalAddr())
-	in, out := make([]byte, maxQuery), make([]byte, 0, max(maxLocal, ednsSize+optLen))
-	var q query
-	for fails := 0; ; {
-		n, from, err := c.ReadFromUDPAddrPort(in)
-		if err != nil {
-			if fails++; ctx.Err() != nil || errors.Is(err, net.ErrClosed) || fails > 100 {
-				return fmt.Errorf("dns: receive on %v: %w", c.LocalAddr(), err)
-			}
-			continue // an interface that went down says so once
-		}
-		fails = 0
-		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-		if from.Port() == 0 {
-			continue
-		}
-		st := s.state.Load()
-		resp, ask := s.answer(st, &q, in[:n], out, from.Addr(), local, true)
-		if ask && !s.ask(&q, waiter{conn: c, to: from}) {
-			resp = q.fail(out[:0], rcodeServFail)
-		}
-		if resp != nil {
-			_, _ = c.WriteToUDPAddrPort(resp, from)
-		}
-	}
 }
 
 func addrOf(a net.Addr) netip.Addr {
@@ -198,12 +172,12 @@ func (t *tcpServer) serveConn(c net.Conn, client netip.Addr) {
 // answerTCP is answer, waiting for an upstream where one is needed.
 func (s *Server) answerTCP(q *query, pkt, dst []byte, from netip.AddrPort, local netip.Addr) []byte {
 	st := s.state.Load()
-	resp, ask := s.answer(st, q, pkt, dst, from.Addr(), local, false)
+	resp, ask := s.answer(st, q, pkt, dst, from.Addr(), local, false, s.seconds())
 	if !ask {
 		return resp
 	}
 	reply := make(chan []byte, 1)
-	if !s.ask(q, waiter{to: from, reply: reply}) {
+	if !s.ask(q, &waiter{to: from, reply: reply}) {
 		return q.fail(dst[:0], rcodeServFail)
 	}
 	return <-reply // an exchange always ends: its attempts are bounded

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -32,13 +34,23 @@ type pool struct {
 type upstream struct {
 	addr   netip.AddrPort
 	noEDNS atomic.Bool
+	// The same address for the kernel. salen is 0 for one with a zone, which
+	// may get another index any time.
+	v6    bool
+	sa    unix.RawSockaddrInet6
+	salen uint32
 }
 
 func newPool(addrs []netip.AddrPort) *pool {
 	p := &pool{}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for _, a := range addrs {
-		p.ups = append(p.ups, &upstream{addr: a})
+		up := &upstream{addr: a}
+		if plain := a.Addr().Unmap(); plain.Zone() == "" {
+			up.v6 = plain.Is6()
+			up.sa, up.salen = sockaddr(netip.AddrPortFrom(plain, a.Port()), up.v6)
+		}
+		p.ups = append(p.ups, up)
 	}
 	return p
 }
@@ -101,7 +113,7 @@ func (s *Server) exchange(p *pool, f *flight) *answer {
 
 // prefer notes that upstream i answered; err is why the first one did not.
 func (s *Server) prefer(p *pool, first, i int, err error) {
-	if p.failing.Swap(false) {
+	if p.failing.Load() && p.failing.Swap(false) {
 		s.log.Info("dns: an upstream answers again", "upstream", p.ups[i].addr)
 	}
 	if i != first && err != nil && p.preferred.CompareAndSwap(int32(first), int32(i)) {
@@ -131,7 +143,12 @@ func (s *Server) askOnce(ctx context.Context, up *upstream, f *flight, edns bool
 	if err != nil {
 		return nil, err
 	}
-	a, err := s.askUDP(ctx, up, msg, f)
+	var a *answer
+	if o := f.begun; o != nil && o.up == up {
+		f.begun, a, err = nil, o.a, o.err
+	} else {
+		a, err = s.askUDP(ctx, up, msg[:len(f.question)], msg, f.do)
+	}
 	if errors.Is(err, errUseTCP) {
 		a, err = s.askTCP(ctx, up, msg, f)
 	}
@@ -155,9 +172,21 @@ func (s *Server) upstreamQuery(f *flight, edns bool) ([]byte, error) {
 
 var errUseTCP = errors.New("the answer does not fit UDP")
 
-var udpBuffers = sync.Pool{New: func() any { return new([4096]byte) }}
+// maxUDP is how long a message over UDP may be; what fills it may be cut.
+const maxUDP = 4096
 
-func (s *Server) askUDP(ctx context.Context, up *upstream, msg []byte, f *flight) (*answer, error) {
+var udpBuffers = sync.Pool{New: func() any { return new([maxUDP]byte) }}
+
+// outcome is what asking an upstream over UDP came to.
+type outcome struct {
+	up  *upstream
+	a   *answer
+	err error
+}
+
+// askUDP sends msg, whose header and question are asked, and waits for the
+// answer. An error that is errUseTCP says where to get it.
+func (s *Server) askUDP(ctx context.Context, up *upstream, asked, msg []byte, do bool) (*answer, error) {
 	// Connected: the kernel drops what other sources send, and tells at once
 	// when the port is closed. A new socket has a new random port.
 	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(up.addr))
@@ -169,28 +198,34 @@ func (s *Server) askUDP(ctx context.Context, up *upstream, msg []byte, f *flight
 	if _, err := conn.Write(msg); err != nil {
 		return nil, err
 	}
-	buf := udpBuffers.Get().(*[4096]byte)
+	buf := udpBuffers.Get().(*[maxUDP]byte)
 	defer udpBuffers.Put(buf)
-	asked := msg[:len(f.question)]
 	for range maxWrong {
 		n, err := conn.Read(buf[:])
 		if err != nil {
 			return nil, err
 		}
-		a, err := parseAnswer(buf[:n], asked, f.do)
-		switch {
-		case err == nil && a.msg[2]&flagTC == 0:
-			return a, nil
-		case errors.Is(err, errNotOurs):
-			continue
-		case err == nil || n == len(buf):
-			return nil, errUseTCP
-		case checkHeader(buf[:n], asked) == nil && buf[2]&flagTC != 0:
-			return nil, errUseTCP // cut in the middle of a record
+		if o := judge(buf[:n], asked, do); !errors.Is(o.err, errNotOurs) {
+			return o.a, o.err
 		}
-		return nil, err
 	}
 	return nil, errUseTCP
+}
+
+// judge tells what msg, which came over UDP, is for a question. errNotOurs
+// means that the right answer may still come.
+func judge(msg, asked []byte, do bool) outcome {
+	a, err := parseAnswer(msg, asked, do)
+	switch {
+	case err == nil && a.msg[2]&flagTC == 0:
+		return outcome{a: a}
+	case errors.Is(err, errNotOurs):
+	case err == nil || len(msg) == maxUDP:
+		err = errUseTCP
+	case checkHeader(msg, asked) == nil && msg[2]&flagTC != 0:
+		err = errUseTCP // cut in the middle of a record
+	}
+	return outcome{err: err}
 }
 
 func (s *Server) askTCP(ctx context.Context, up *upstream, msg []byte, f *flight) (*answer, error) {
