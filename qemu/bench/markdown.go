@@ -32,7 +32,7 @@ func (r Report) markdown() string {
 			continue
 		}
 		fmt.Fprintf(&b, "\n### %s\n\n", ground.heading)
-		b.WriteString("| what | Culvert | peer | ratio | bar | goal | |\n|---|--:|--:|--:|--:|--:|---|\n")
+		b.WriteString("| what | Culvert | peer | ratio | bar | goal | result |\n|---|--:|--:|--:|--:|--:|---|\n")
 		for _, g := range results {
 			for _, row := range g.Rows {
 				markdownRow(&b, row)

@@ -24,7 +24,7 @@ func (r Report) Table() string {
 			continue
 		}
 		fmt.Fprintf(&b, "%s\n\n", ground.heading)
-		line(&b, "", "Culvert", "peer", "ratio", "bar", "goal", "")
+		line(&b, "", "Culvert", "peer", "ratio", "bar", "goal", "result")
 		for _, g := range results {
 			for _, row := range g.Rows {
 				tableRow(&b, row)
