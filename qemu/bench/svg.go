@@ -81,7 +81,11 @@ func svgRow(b *strings.Builder, y int, r Row) {
 	text(b, svgWidth-svgMargin, y+14, "s e", labelled("bar ", r.Bar.text(r))+labelled(" · goal ", r.Goal.text(r)))
 	top := y + 22
 	if verdict == Reported {
-		text(b, valueX, y+14, "b", withUnit(r.Value, r.Unit))
+		if r.Ratio == 0 {
+			text(b, valueX, y+14, "b", withUnit(r.Value, r.Unit))
+		} else {
+			text(b, valueX, y+14, "b", fmt.Sprintf("%.3f", r.Ratio), withUnit(r.Value, r.Unit))
+		}
 		return
 	}
 	rect(b, top, barMax, "track")
