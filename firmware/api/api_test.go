@@ -23,6 +23,15 @@ import (
 
 type pair struct{ A, B int }
 
+// parcel has a body.
+type parcel struct {
+	Name string
+	body []byte
+}
+
+func (p parcel) GetBody() []byte   { return p.body }
+func (p *parcel) SetBody(b []byte) { p.body = b }
+
 func serve(t testing.TB, path string, allow func(uint32) bool) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -38,11 +47,12 @@ func serve(t testing.TB, path string, allow func(uint32) bool) (stop func()) {
 			Allow: allow,
 			Log:   slog.New(slog.DiscardHandler),
 			Handlers: map[string]api.Handler{
-				"add":   api.Handle(func(_ context.Context, _ api.Peer, p pair) (int, error) { return p.A + p.B, nil }),
-				"echo":  api.Handle(func(_ context.Context, _ api.Peer, s string) (string, error) { return s, nil }),
-				"who":   api.Handle(func(_ context.Context, p api.Peer, _ struct{}) (api.Peer, error) { return p, nil }),
-				"none":  api.Handle(func(context.Context, api.Peer, struct{}) (any, error) { return nil, nil }),
-				"panic": api.Handle(func(context.Context, api.Peer, struct{}) (int, error) { panic("a bug") }),
+				"add":    api.Handle(func(_ context.Context, _ api.Peer, p pair) (int, error) { return p.A + p.B, nil }),
+				"echo":   api.Handle(func(_ context.Context, _ api.Peer, s string) (string, error) { return s, nil }),
+				"parcel": api.Handle(func(_ context.Context, _ api.Peer, p parcel) (string, error) { return p.Name + string(p.body), nil }),
+				"who":    api.Handle(func(_ context.Context, p api.Peer, _ struct{}) (api.Peer, error) { return p, nil }),
+				"none":   api.Handle(func(context.Context, api.Peer, struct{}) (any, error) { return nil, nil }),
+				"panic":  api.Handle(func(context.Context, api.Peer, struct{}) (int, error) { panic("a bug") }),
 				"bad": api.Handle(func(context.Context, api.Peer, struct{}) (int, error) {
 					return 0, fmt.Errorf("commit: %w", settings.Problems{{Path: "lan address", Value: "x", Text: "not an address"}})
 				}),
@@ -282,6 +292,35 @@ func TestPeerIsChecked(t *testing.T) {
 	}
 }
 
+// A body is not looked into, whatever is in it, and the next request of the
+// connection begins where it ends.
+func TestBody(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	serve(t, path, myself)
+	c := api.NewClient(path)
+	long := strings.Repeat("\n{\"id\":", 200000)
+	for _, body := range []string{"", "x", long} {
+		var got string
+		if err := c.Call(within(t), "parcel", parcel{"p", []byte(body)}, &got); err != nil || got != "p"+body {
+			t.Errorf("a body of %d bytes: %d came back, %v", len(body), len(got), err)
+		}
+	}
+	nc, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	nc.SetDeadline(time.Now().Add(10 * time.Second))
+	fmt.Fprintf(nc, "{\"id\":1,\"method\":\"add\",\"params\":{\"A\":1},\"body\":3}\nxyz{\"id\":2,\"method\":\"add\",\"body\":-1}\n{\"id\":3,\"method\":\"parcel\",\"body\":2}\nok{\"id\":4,\"method\":\"parcel\",\"body\":%d}\n%s{\"id\":5,\"method\":\"echo\",\"params\":\"end\"}\n",
+		api.MaxLine+1, strings.Repeat("z", api.MaxLine+1))
+	br := bufio.NewReader(nc)
+	for _, want := range []string{"has no body", "less than nothing", `"ok"`, "longer than", `"end"`} {
+		if line, err := br.ReadString('\n'); err != nil || !strings.Contains(line, want) {
+			t.Errorf("got %q, %v; want %q", line, err, want)
+		}
+	}
+}
+
 func FuzzServer(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "s")
 	serve(f, path, myself)
@@ -290,7 +329,7 @@ func FuzzServer(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if bytes.Contains(b, []byte("forever")) || bytes.Contains(b, []byte("hang")) || bytes.Contains(b, []byte("hung")) || bytes.Contains(b, []byte("count")) {
+		if bytes.Contains(b, []byte("forever")) || bytes.Contains(b, []byte("hang")) || bytes.Contains(b, []byte("hung")) || bytes.Contains(b, []byte("count")) || bytes.Contains(bytes.ToLower(b), []byte("body")) {
 			return // these wait, or answer as often as they are told
 		}
 		nc, err := net.Dial("unix", path)

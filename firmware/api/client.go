@@ -77,11 +77,16 @@ func (c *Client) do(ctx context.Context, method string, params any, each func(js
 		}
 		req.Params = raw
 	}
+	var body []byte
+	if p, ok := params.(interface{ GetBody() []byte }); ok {
+		body = p.GetBody()
+		req.Body = len(body)
+	}
 	b, err := json.Marshal(req)
 	if err != nil {
 		return fmt.Errorf("%s: %w", method, err)
 	}
-	if len(b) >= MaxLine {
+	if len(b) >= MaxLine || len(body) > MaxLine {
 		return &Error{Code: "invalid", Text: fmt.Sprintf("The request is longer than %d bytes.", MaxLine)}
 	}
 	nc, err := c.dial(ctx)
@@ -93,7 +98,7 @@ func (c *Client) do(ctx context.Context, method string, params any, each func(js
 	defer stop()
 	// A server that refuses closes without having read: its answer is worth
 	// reading even though the write failed.
-	_, werr := nc.Write(append(b, '\n'))
+	_, werr := nc.Write(append(append(b, '\n'), body...))
 	br := bufio.NewReader(nc)
 	for {
 		line, err := readLine(br)

@@ -99,15 +99,22 @@ type CommitParams struct {
 	Base     int             `json:"base"` // revision the candidate started from; another running one is a conflict
 	Settings json.RawMessage `json:"settings,omitempty"`
 	// Patch is what differs from the settings of Base (settings.Patched), in
-	// place of Settings: there may be thousands of forwards and one of them new.
-	Patch   json.RawMessage `json:"patch,omitempty"`
-	Message string          `json:"message,omitempty"`
-	Author  Author          `json:"author"`
-	Confirm time.Duration   `json:"confirm,omitempty"` // > 0: go back unless confirmed in time
+	// place of Settings: there may be thousands of forwards and one of them new,
+	// or all. It is the request's body.
+	Patch   []byte        `json:"-"`
+	Message string        `json:"message,omitempty"`
+	Author  Author        `json:"author"`
+	Confirm time.Duration `json:"confirm,omitempty"` // > 0: go back unless confirmed in time
 	// Preview asks only for the notes and changes nothing: a person must read
 	// them before the commit cuts the session.
 	Preview bool `json:"preview,omitempty"`
 }
+
+// GetBody is for Bodied.
+func (p CommitParams) GetBody() []byte { return p.Patch }
+
+// SetBody is for Bodied.
+func (p *CommitParams) SetBody(b []byte) { p.Patch = b }
 
 // CommitReply tells what a commit, confirm or rollback led to.
 type CommitReply struct {
@@ -164,21 +171,24 @@ type LoginNotes struct {
 
 // Status is `show status`.
 type Status struct {
-	Hostname  string        `json:"hostname"`
-	Board     string        `json:"board"`
-	Version   string        `json:"version"`
-	Uptime    time.Duration `json:"uptime"`
-	Time      time.Time     `json:"time"`
-	ClockSet  bool          `json:"clock_set"`
-	Revision  int           `json:"revision"`
-	Claimed   bool          `json:"claimed"`
-	WAN       WANStatus     `json:"wan"`
-	LAN       LANStatus     `json:"lan"`
-	Memory    Memory        `json:"memory"`
-	Conntrack Fill          `json:"conntrack"`
-	DNS       EdgeStats     `json:"dns"`
-	Services  []Service     `json:"services"`
-	Problems  []string      `json:"problems,omitempty"` // one complete sentence each
+	Hostname string        `json:"hostname"`
+	Board    string        `json:"board"`
+	Version  string        `json:"version"`
+	Uptime   time.Duration `json:"uptime"`
+	Time     time.Time     `json:"time"`
+	ClockSet bool          `json:"clock_set"`
+	Revision int           `json:"revision"`
+	Claimed  bool          `json:"claimed"`
+	// SerialOpen: the router has an owner, but no password that the serial line
+	// could ask for.
+	SerialOpen bool      `json:"serial_open,omitempty"`
+	WAN        WANStatus `json:"wan"`
+	LAN        LANStatus `json:"lan"`
+	Memory     Memory    `json:"memory"`
+	Conntrack  Fill      `json:"conntrack"`
+	DNS        EdgeStats `json:"dns"`
+	Services   []Service `json:"services"`
+	Problems   []string  `json:"problems,omitempty"` // one complete sentence each
 }
 
 // Memory in bytes.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -39,10 +40,24 @@ type Peer struct {
 // Handler answers one request. An error that is (or wraps) an *Error goes to
 // the client as it is, settings.Problems become code "invalid", anything else
 // code "failed". ctx ends when the client hangs up.
-type Handler func(ctx context.Context, peer Peer, params json.RawMessage) (any, error)
+type Handler func(ctx context.Context, peer Peer, params Params) (any, error)
+
+// Params are what a request gives.
+type Params struct {
+	JSON json.RawMessage
+	// Body is what is too large to be read again and again as JSON: see Bodied.
+	Body []byte
+}
+
+// Bodied are params of which one part, the body, is not in their JSON. It goes
+// after the request's line, as the request says: {"id":1,...,"body":LENGTH}.
+type Bodied interface {
+	GetBody() []byte
+	SetBody([]byte)
+}
 
 // StreamHandler answers one request many times; the stream ends when it returns.
-type StreamHandler func(ctx context.Context, peer Peer, params json.RawMessage, send func(any) error) error
+type StreamHandler func(ctx context.Context, peer Peer, params Params, send func(any) error) error
 
 // Options configure Serve.
 type Options struct {
@@ -55,7 +70,7 @@ type Options struct {
 
 // Handle makes a Handler of a function with typed parameters and result.
 func Handle[P, R any](f func(ctx context.Context, peer Peer, params P) (R, error)) Handler {
-	return func(ctx context.Context, peer Peer, raw json.RawMessage) (any, error) {
+	return func(ctx context.Context, peer Peer, raw Params) (any, error) {
 		p, err := decode[P](raw)
 		if err != nil {
 			return nil, err
@@ -66,7 +81,7 @@ func Handle[P, R any](f func(ctx context.Context, peer Peer, params P) (R, error
 
 // HandleStream makes a StreamHandler of a function with typed parameters and results.
 func HandleStream[P, R any](f func(ctx context.Context, peer Peer, params P, send func(R) error) error) StreamHandler {
-	return func(ctx context.Context, peer Peer, raw json.RawMessage, send func(any) error) error {
+	return func(ctx context.Context, peer Peer, raw Params, send func(any) error) error {
 		p, err := decode[P](raw)
 		if err != nil {
 			return err
@@ -75,13 +90,18 @@ func HandleStream[P, R any](f func(ctx context.Context, peer Peer, params P, sen
 	}
 }
 
-func decode[P any](raw json.RawMessage) (P, error) {
+func decode[P any](raw Params) (P, error) {
 	var p P
-	if len(raw) == 0 {
-		return p, nil
+	if len(raw.JSON) > 0 {
+		if err := json.Unmarshal(raw.JSON, &p); err != nil {
+			return p, &Error{Code: "invalid", Text: "bad parameters: " + err.Error()}
+		}
 	}
-	if err := json.Unmarshal(raw, &p); err != nil {
-		return p, &Error{Code: "invalid", Text: "bad parameters: " + err.Error()}
+	switch b, ok := any(&p).(Bodied); {
+	case ok:
+		b.SetBody(raw.Body)
+	case raw.Body != nil:
+		return p, &Error{Code: "invalid", Text: "bad parameters: this request has no body"}
 	}
 	return p, nil
 }
@@ -150,6 +170,15 @@ type request struct {
 	ID     uint64          `json:"id"`
 	Method string          `json:"method"`
 	Params json.RawMessage `json:"params,omitempty"`
+	// Body is the length of what follows the line, 0 for nothing.
+	Body int `json:"body,omitempty"`
+}
+
+// message is a request as it came.
+type message struct {
+	request
+	body []byte
+	err  *Error // what is wrong with it
 }
 
 type reply struct {
@@ -172,19 +201,19 @@ func serveConn(ctx context.Context, c net.Conn, o *Options) {
 		refuse(c, &Error{Code: "denied", Text: fmt.Sprintf("User %d may not talk to the network manager.", peer.UID)})
 		return
 	}
-	// The reader runs ahead of the handler by at most one line, so that a
+	// The reader runs ahead of the handler by at most one request, so that a
 	// client that hangs up ends its handler's ctx.
-	lines := make(chan []byte)
+	messages := make(chan message)
 	go func() {
 		defer cancel()
 		br := bufio.NewReader(c)
 		for {
-			line, err := readLine(br)
-			if err != nil && !errors.Is(err, errTooLong) {
+			m, err := readMessage(br)
+			if err != nil {
 				return
 			}
 			select {
-			case lines <- line:
+			case messages <- m:
 			case <-ctx.Done():
 				return
 			}
@@ -192,14 +221,46 @@ func serveConn(ctx context.Context, c net.Conn, o *Options) {
 	}()
 	for {
 		select {
-		case line := <-lines:
-			if err := serveLine(ctx, c, peer, line, o); err != nil {
+		case m := <-messages:
+			if err := serveMessage(ctx, c, peer, m, o); err != nil {
 				return
 			}
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// readMessage reads one request; its error means that the connection is dead.
+func readMessage(br *bufio.Reader) (m message, err error) {
+	line, err := readLine(br)
+	switch {
+	case errors.Is(err, errTooLong):
+		m.err = tooLong()
+		return m, nil
+	case err != nil:
+		return m, err
+	}
+	if err := json.Unmarshal(line, &m.request); err != nil {
+		m.err = &Error{Code: "invalid", Text: "Not a request: " + err.Error()}
+		return m, nil
+	}
+	switch {
+	case m.Body == 0:
+	case m.Body < 0:
+		m.err = &Error{Code: "invalid", Text: "Not a request: a body of less than nothing"}
+	case m.Body > MaxLine:
+		m.err = tooLong()
+		_, err = io.CopyN(io.Discard, br, int64(m.Body))
+	default:
+		m.body = make([]byte, m.Body)
+		_, err = io.ReadFull(br, m.body)
+	}
+	return m, err
+}
+
+func tooLong() *Error {
+	return &Error{Code: "invalid", Text: fmt.Sprintf("The request is longer than %d bytes.", MaxLine)}
 }
 
 var errTooLong = errors.New("line too long")
@@ -227,18 +288,15 @@ func readLine(br *bufio.Reader) ([]byte, error) {
 	}
 }
 
-// serveLine answers one request; its error means that the connection is dead.
-func serveLine(ctx context.Context, c net.Conn, peer Peer, line []byte, o *Options) error {
-	var req request
-	if line == nil {
-		return send(c, reply{Error: &Error{Code: "invalid", Text: fmt.Sprintf("The request is longer than %d bytes.", MaxLine)}})
+// serveMessage answers one request; its error means that the connection is dead.
+func serveMessage(ctx context.Context, c net.Conn, peer Peer, req message, o *Options) error {
+	if req.err != nil {
+		return send(c, reply{Error: req.err})
 	}
-	if err := json.Unmarshal(line, &req); err != nil {
-		return send(c, reply{Error: &Error{Code: "invalid", Text: "Not a request: " + err.Error()}})
-	}
+	params := Params{JSON: req.Params, Body: req.body}
 	if h, ok := o.Streams[req.Method]; ok {
 		err := guard(o.Log, req.Method, func() error {
-			return h(ctx, peer, req.Params, func(v any) error {
+			return h(ctx, peer, params, func(v any) error {
 				raw, err := json.Marshal(v)
 				if err != nil {
 					return err
@@ -254,7 +312,7 @@ func serveLine(ctx context.Context, c net.Conn, peer Peer, line []byte, o *Optio
 	}
 	r := reply{ID: req.ID}
 	err := guard(o.Log, req.Method, func() error {
-		v, err := h(ctx, peer, req.Params)
+		v, err := h(ctx, peer, params)
 		if err != nil {
 			return err
 		}

@@ -26,7 +26,7 @@ func (d *daemon) status(context.Context, api.Peer, none) (*api.Status, error) {
 	st := &api.Status{
 		Hostname: want.Hostname, Board: d.board.Name, Version: d.version,
 		Uptime: uptime(), Time: time.Now(), ClockSet: f.Synced,
-		Revision: s.Running.N, Claimed: claimed(s.Running.Settings),
+		Revision: s.Running.N, Claimed: claimed(s.Running.Settings), SerialOpen: serialOpen(s.Running.Settings),
 		LAN:    api.LANStatus{Address: want.LAN.Address, Moved: want.LAN.Moved, Leases: len(f.Leases)},
 		Memory: memory(), Conntrack: conntrackFill(), DNS: d.edges.counters(), Problems: d.problems(),
 	}
@@ -48,6 +48,10 @@ func (d *daemon) status(context.Context, api.Peer, none) (*api.Status, error) {
 	}
 	return st, nil
 }
+
+// serialOpen tells whether the serial line lets in whoever holds the cable: an
+// owner without a password can't be asked for one.
+func serialOpen(s *settings.Settings) bool { return claimed(s) && s.System.Admin.Password == "" }
 
 // problems are all standing ones, one sentence each.
 func (d *daemon) problems() []string {

@@ -188,7 +188,11 @@ func (d *decoder) list(n *Node, v reflect.Value, path string) {
 
 func (d *decoder) entries(n *Node, v reflect.Value, path string) {
 	if !d.merge || v.IsNil() {
-		v.Set(reflect.MakeMap(n.typ))
+		size := 0
+		if n.typ == reflect.TypeFor[map[string]Forward]() { // each of about 80 bytes
+			size = min(n.count, (len(d.data)-d.pos)/80)
+		}
+		v.Set(reflect.MakeMapWithSize(n.typ, size))
 	}
 	forwards, _ := v.Interface().(map[string]Forward)
 	var seen map[string]bool // of a patch: what is there may come again

@@ -66,7 +66,7 @@ func runShowStatus(ctx context.Context, s *Shell, a args) error {
 		owner = "; nobody owns this router yet"
 	}
 	row("Settings", "revision %d%s", st.Revision, owner)
-	if st.Claimed && s.serialOpen(ctx) {
+	if st.SerialOpen {
 		row("Serial", "open, because no password is set; close it with: password")
 	}
 	wan := fmt.Sprintf("%s, %s, %s", upDown(st.WAN.Up), st.WAN.Mode, prefix(st.WAN.Address))
@@ -106,13 +106,6 @@ func runShowStatus(ctx context.Context, s *Shell, a args) error {
 		fmt.Fprintf(s.c, "! %s\n", p)
 	}
 	return nil
-}
-
-// serialOpen tells whether the serial line lets in whoever holds the cable: an
-// owner without a password can't be asked for one.
-func (s *Shell) serialOpen(ctx context.Context) bool {
-	_, t, err := s.fetch(ctx, 0)
-	return err == nil && t.System.Admin.Password == ""
 }
 
 func runShowInterfaces(ctx context.Context, s *Shell, a args) error {

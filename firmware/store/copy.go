@@ -66,39 +66,42 @@ func writeCopy(path string, body copyBody) error {
 	if err != nil {
 		return err
 	}
-	const start, middle = `{"crc32":"`, `","body":`
-	b := make([]byte, 0, len(head)+len(body.Settings)+4096)
-	b = append(b, start+"00000000"+middle...)
-	from := len(b)
-	b = append(b, head[:len(head)-1]...)
+	head = head[:len(head)-1]
+	tail := []byte{}
 	if len(body.Settings) > 0 {
-		b = append(append(b, `,"settings":`...), body.Settings...)
+		head = append(head, `,"settings":`...)
 	}
 	if len(body.Kept) > 0 {
 		kept, err := json.Marshal(body.Kept)
 		if err != nil {
 			return err
 		}
-		b = append(append(b, `,"kept":`...), kept...)
+		tail = append(append(tail, `,"kept":`...), kept...)
 	}
-	b = append(b, '}')
-	sum := fmt.Appendf(nil, "%08x", crc32.ChecksumIEEE(b[from:]))
-	copy(b[len(start):], sum)
-	return writeFile(path, append(b, "}\n"...))
+	tail = append(tail, '}')
+	sum := crc32.ChecksumIEEE(head)
+	sum = crc32.Update(sum, crc32.IEEETable, body.Settings)
+	sum = crc32.Update(sum, crc32.IEEETable, tail)
+	start := append(fmt.Appendf(nil, `{"crc32":"%08x","body":`, sum), head...)
+	return writeFile(path, start, body.Settings, append(tail, "}\n"...))
 }
 
-// writeFile replaces path, so that it is whole before and after a power cut:
+// writeFile replaces path by parts, so that it is whole before and after a power cut:
 // which of the two it is then, is all that a power cut decides. The file that
 // is replaced stays as the next one's, whose place on the disk is taken already.
-func writeFile(path string, b []byte) error {
+func writeFile(path string, parts ...[]byte) error {
 	tmp := path + ".tmp"
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteAt(b, 0)
-	if fi, serr := f.Stat(); err == nil && (serr != nil || fi.Size() > int64(len(b))) {
-		err = f.Truncate(int64(len(b)))
+	size := int64(0)
+	for _, b := range parts {
+		n, werr := f.Write(b)
+		size, err = size+int64(n), errors.Join(err, werr)
+	}
+	if fi, serr := f.Stat(); err == nil && (serr != nil || fi.Size() > size) {
+		err = f.Truncate(size)
 	}
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {

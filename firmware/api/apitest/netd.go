@@ -163,7 +163,13 @@ func locked[P, R any](n *Netd, method string, f func(P) (R, error)) api.Handler 
 func (n *Netd) handlers() map[string]api.Handler {
 	h := map[string]api.Handler{}
 	for m, answer := range n.Answers {
-		h[m] = locked(n, m, func(none) (any, error) { return answer, nil })
+		h[m] = locked(n, m, func(none) (any, error) {
+			if st, ok := answer.(api.Status); ok {
+				st.SerialOpen = st.Claimed && n.running.System.Admin.Password == ""
+				return st, nil
+			}
+			return answer, nil
+		})
 	}
 	for _, m := range []string{api.MethodReboot, api.MethodPoweroff, api.MethodReset, api.MethodEdgeStats} {
 		h[m] = locked(n, m, func(none) (any, error) { return nil, nil })

@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/culvert-fw/culvert/firmware/facts"
 	rs "github.com/culvert-fw/culvert/firmware/ruleset"
@@ -26,7 +27,7 @@ func forwardElements(in Input) ([]rs.Element, bool) {
 			return nil, false
 		}
 		for _, p := range s.Ports {
-			b.add(protocols(p.Protocol)[0], forwarding{path: s.Path(), port: p.External, to: a, toPort: p.Port})
+			b.add(protocols(p.Protocol)[0], p.External, wanted{path: s.Path(), to: a.As4(), toPort: uint16(p.Port)})
 		}
 	}
 	return b.elements()
@@ -41,8 +42,11 @@ type builder struct {
 
 // wanted is an element to be: what it is sorted by, and what it is made of.
 type wanted struct {
-	key uint32 // protocol and port
-	forwarding
+	key    uint32 // protocol and port
+	to     [4]byte
+	toPort uint16
+	name   string // of a forward, whose path it becomes
+	path   string // of what is none
 }
 
 // forwardPath is how the path of a forward begins; its name follows.
@@ -53,25 +57,26 @@ func (b *builder) forward(name string, f settings.Forward) bool {
 	if !isDevice(b.in, f.To) {
 		return false
 	}
-	w := forwarding{name: name, port: f.Port, to: f.To, toPort: f.ToPort}
+	w := wanted{name: name, to: f.To.As4(), toPort: uint16(f.ToPort)}
 	if w.toPort == 0 {
-		w.toPort = f.Port
+		w.toPort = uint16(f.Port)
 	}
 	switch f.Protocol {
 	case settings.TCP:
-		b.add(rs.TCP, w)
+		b.add(rs.TCP, f.Port, w)
 	case settings.UDP:
-		b.add(rs.UDP, w)
+		b.add(rs.UDP, f.Port, w)
 	default:
-		b.add(rs.TCP, w)
-		b.add(rs.UDP, w)
+		b.add(rs.TCP, f.Port, w)
+		b.add(rs.UDP, f.Port, w)
 	}
 	return true
 }
 
-func (b *builder) add(protocol uint8, f forwarding) {
-	b.wanted = append(b.wanted, wanted{uint32(protocol)<<16 | uint32(f.port), f})
-	b.names += len(forwardPath) + len(f.name)
+func (b *builder) add(protocol uint8, port int, w wanted) {
+	w.key = uint32(protocol)<<16 | uint32(uint16(port))
+	b.wanted = append(b.wanted, w)
+	b.names += len(forwardPath) + len(w.name)
 }
 
 // order is the elements by key, as their numbers; false when two have one key.
@@ -95,17 +100,19 @@ func (b *builder) elements() ([]rs.Element, bool) {
 		return nil, false
 	}
 	const width = 8 // of a key and of its data
-	keys, paths := make([]byte, 0, 2*width*len(order)), make([]byte, 0, b.names)
+	var keys, paths strings.Builder
+	keys.Grow(2 * width * len(order))
+	paths.Grow(b.names)
 	for _, o := range order {
 		w := &b.wanted[uint32(o)]
-		to := w.to.As4()
-		keys = append(keys, byte(w.key>>16), 0, 0, 0, byte(w.port>>8), byte(w.port), 0, 0,
-			to[0], to[1], to[2], to[3], byte(w.toPort>>8), byte(w.toPort), 0, 0)
+		keys.Write([]byte{byte(w.key >> 16), 0, 0, 0, byte(w.key >> 8), byte(w.key), 0, 0,
+			w.to[0], w.to[1], w.to[2], w.to[3], byte(w.toPort >> 8), byte(w.toPort), 0, 0})
 		if w.path == "" {
-			paths = append(append(paths, forwardPath...), w.name...)
+			paths.WriteString(forwardPath)
+			paths.WriteString(w.name)
 		}
 	}
-	allKeys, allPaths := rs.Key(keys), string(paths)
+	allKeys, allPaths := rs.Key(keys.String()), paths.String()
 	out := make([]rs.Element, len(order))
 	for i, o := range order {
 		w, e := &b.wanted[uint32(o)], &out[i]

@@ -138,11 +138,8 @@ func protocols(p string) []uint8 {
 // or to a VPN server that is gone or elsewhere. What was learned is the same.
 func Ended(old, new *settings.Settings, f facts.Facts) []passthrough.Selector {
 	out := passthrough.Ended(old, new, f)
-	for _, name := range sortedNames(old.Firewall.Forwards) {
+	for _, name := range gone(old.Firewall.Forwards, new.Firewall.Forwards) {
 		was := old.Firewall.Forwards[name]
-		if is, ok := new.Firewall.Forwards[name]; !was.Enabled || ok && is == was {
-			continue
-		}
 		for _, p := range protocols(was.Protocol) {
 			out = append(out, passthrough.Selector{Protocol: p, Port: was.Port, DNATed: true, Why: "firewall forward " + name})
 		}
@@ -164,4 +161,15 @@ func Ended(old, new *settings.Settings, f facts.Facts) []passthrough.Selector {
 		}
 	}
 	return out
+}
+
+// gone are the forwards of old that is has no more, or not so, in order.
+func gone(old, is map[string]settings.Forward) (names []string) {
+	for name, was := range old {
+		if now, ok := is[name]; was.Enabled && (!ok || now != was) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
