@@ -35,8 +35,8 @@ func slowpathGroups() []bench.Group {
 				return rows, err
 			}
 			row := againstLinear("new-open-amd64", "new connections of 64 devices that have 300 open each", open)
-			row.Note = "The linear rules limit nobody. Culvert's keep a device from taking more than its share of the connection table, " +
-				"and the kernel's count (nf_conncount) looks up each connection that the device has."
+			row.Note = "The linear rules limit nobody. Culvert's keep a device from taking more than its share of the connection table: " +
+				"for that the kernel (nf_conncount) looks up a part of what the device has open."
 			return append(rows, row), nil
 		}},
 	}

@@ -97,9 +97,9 @@ func (d *daemon) forgetClosed() (int, error) {
 	return d.conntrack.Delete(func(e *conntrack.Entry) bool { return over(e) && above[e.Orig.Src] })
 }
 
-// crowds are sentences about devices that hold all that they may.
+// crowds are sentences about devices that hold as much as they may.
 func (d *daemon) crowds(fill api.Fill) (out []string) {
-	share := firewall.Share(d.planBoard.RAM)
+	share := firewall.Crowded(d.planBoard.RAM)
 	if fill.Used < share {
 		return nil
 	}
@@ -110,7 +110,7 @@ func (d *daemon) crowds(fill api.Fill) (out []string) {
 	names := d.names()
 	for _, h := range list {
 		if h.live >= share {
-			out = append(out, fmt.Sprintf("%s holds %d of %d connections; new ones are refused until it has less than %d. See: show connections",
+			out = append(out, fmt.Sprintf("%s holds %d of %d connections; new ones may be refused until it has less than %d. See: show connections",
 				called(names, h.device), h.live, fill.Max, share))
 		}
 	}

@@ -160,7 +160,8 @@ var fieldNames = [...]string{FieldProtocol: "meta l4proto", FieldSport: "th spor
 	FieldCookieLow: "@th,96,32", FieldNextPayload: "@th,192,8", FieldExchange: "@th,208,8",
 	FieldQuotedProtocol: "@th,136,8", FieldQuotedSource: "@th,160,32", FieldQuotedDest: "@th,192,32", FieldQuotedSPI: "@th,224,32",
 	FieldQuotedPorts: "@th,224,32", FieldQuotedCookieHigh: "@th,288,32", FieldQuotedCookieLow: "@th,320,32",
-	FieldTunnel: "@th,80,16", FieldTunnelLong: "@th,96,16", FieldFirstSource: "ct original ip saddr", FieldFirstSport: "ct original proto-src"}
+	FieldTunnel: "@th,80,16", FieldTunnelLong: "@th,96,16", FieldFirstSource: "ct original ip saddr", FieldFirstSport: "ct original proto-src",
+	FieldMark: "meta mark"}
 
 func fieldsText(fs []Field) string {
 	s := make([]string, len(fs))

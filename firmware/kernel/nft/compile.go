@@ -130,6 +130,9 @@ func compileStatement(e ruleset.Expr) ([]expr.Any, error) {
 	if out, ok := compilePayload(e); ok {
 		return out, nil
 	}
+	if out, ok := compileMark(e); ok {
+		return out, nil
+	}
 	return compileTunnel(e)
 }
 
@@ -230,6 +233,8 @@ func loadAt(fields ruleset.Fields, slot int) ([]expr.Any, error) {
 			out, n = append(out, meta(expr.MetaKeyOIFNAME, slot)...), 4
 		case ruleset.FieldEtherSource:
 			out, n = append(out, &expr.Payload{DestRegister: register(slot), Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6}), 2
+		case ruleset.FieldMark:
+			out = append(out, meta(expr.MetaKeyMARK, slot)...)
 		case ruleset.FieldFirstSource:
 			out = append(out, original{&expr.Ct{Key: ctSourceIPv4, Register: register(slot)}})
 		case ruleset.FieldFirstSport:

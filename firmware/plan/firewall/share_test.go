@@ -88,6 +88,11 @@ func TestShareOfConnections(t *testing.T) {
 	if k := n.holds(pcIP); k < 250 {
 		t.Errorf("the device holds %d connections, want about 300", k)
 	}
+	// Far below its share none is refused, whichever part it draws.
+	n.opens(n.pc, server, share/2-300)
+	if k := n.holds(pcIP); k < share/2-50 {
+		t.Errorf("the device holds %d connections, and opened %d", k, share/2)
+	}
 	n.opens(n.pc, server, 5*share)
 	if k := n.holds(pcIP); k < share-10 || k > share+1 {
 		t.Errorf("the device holds %d connections, want %d", k, share)
