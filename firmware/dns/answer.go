@@ -16,10 +16,10 @@ var (
 // answer is what an upstream said, ready to be sent to anybody who asked the
 // same. It never changes.
 type answer struct {
-	msg  []byte   // header, question, records; no additional section
-	qend int      // end of the question
-	ttls []uint16 // offsets in msg of the records' TTLs
-	ttl  uint32   // seconds it may be cached; 0: not at all
+	msg  []byte // header, question, records; no additional section
+	qend int    // end of the question
+	ttls []byte // offsets in msg of the records' TTLs, 16 bits each
+	ttl  uint32 // seconds it may be cached; 0: not at all
 }
 
 // failure is the answer when no upstream had one; question is a header and a
@@ -47,8 +47,8 @@ func (a *answer) render(dst []byte, to *asker, age uint32) []byte {
 		clear(dst[6:headerLen])
 	} else {
 		dst = append(dst, a.msg...)
-		for _, at := range a.ttls {
-			t := dst[at : at+4 : at+4]
+		for i := 0; i < len(a.ttls); i += 2 {
+			t := dst[be16(a.ttls[i:]):]
 			put32(t, be32(t)-age)
 		}
 	}
@@ -97,7 +97,9 @@ func checkHeader(msg, asked []byte) error {
 type parser struct {
 	msg      []byte
 	off      int
-	ttls     []uint16
+	ttls     [16]uint16 // offsets of the first TTLs, and
+	more     []byte     // of the others, as in answer: seldom are there any
+	n        int        // how many in all
 	minTTL   uint32
 	negative uint32 // what the SOA allows, when there is one
 	soa      bool
@@ -134,7 +136,12 @@ func (p *parser) record(section int, qtype uint16) bool {
 	}
 	ttl = min(ttl, maxTTL)
 	put32(p.msg[off+4:], ttl)
-	p.ttls = append(p.ttls, uint16(off+4))
+	if p.n < len(p.ttls) {
+		p.ttls[p.n] = uint16(off + 4)
+	} else {
+		p.more = append16(p.more, uint16(off+4))
+	}
+	p.n++
 	p.minTTL = min(p.minTTL, ttl)
 	p.found = p.found || section == 0 && rrtype == qtype
 	return true
@@ -175,7 +182,7 @@ func parseAnswer(msg, asked []byte, do bool) (*answer, error) {
 				return nil, errMalformed
 			}
 		}
-		ends[section], counts[section] = p.off, len(p.ttls)
+		ends[section], counts[section] = p.off, p.n
 	}
 	if p.extended {
 		return nil, errMalformed
@@ -187,8 +194,12 @@ func parseAnswer(msg, asked []byte, do bool) (*answer, error) {
 		put16(msg[8:], 0)
 	}
 	put16(msg[10:], 0)
-	a.msg = append(make([]byte, 0, end), msg[:end]...)
-	a.ttls = append(make([]uint16, 0, keep), p.ttls[:keep]...)
+	whole := append(make([]byte, 0, end+2*keep), msg[:end]...)
+	for _, at := range p.ttls[:min(keep, len(p.ttls))] {
+		whole = append16(whole, at)
+	}
+	whole = append(whole, p.more[:max(2*(keep-len(p.ttls)), 0)]...)
+	a.msg, a.ttls = whole[:end:end], whole[end:]
 	a.ttl = p.cacheTTL(a)
 	return a, nil
 }
@@ -205,8 +216,8 @@ func (p *parser) cacheTTL(a *answer) uint32 {
 		return 0
 	case rcode == rcodeOK && p.found:
 		ttl := uint32(maxTTL)
-		for _, at := range a.ttls {
-			ttl = min(ttl, be32(a.msg[at:]))
+		for i := 0; i < len(a.ttls); i += 2 {
+			ttl = min(ttl, be32(a.msg[be16(a.ttls[i:]):]))
 		}
 		return ttl
 	case p.soa:

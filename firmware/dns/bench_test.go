@@ -59,7 +59,7 @@ func BenchmarkHit(b *testing.B) {
 	pkt := packed(m.SetEdns0(1232, false))
 	var q query
 	q.parse(pkt, true)
-	s.cache.put(s.state.Load().pool, string(q.key()), a, 0)
+	s.cache.put(s.state.Load().pool, q.key(), a, 0)
 	out := make([]byte, 0, maxLocal)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -1,6 +1,11 @@
 package dns
 
-import "sync"
+import (
+	"bytes"
+	"math/rand/v2"
+	"slices"
+	"sync"
+)
 
 const (
 	maxCachedMsg  = 4096 // longer answers are rare and not worth their memory
@@ -10,12 +15,16 @@ const (
 )
 
 // cache keeps the most recently used answers, bounded in number and in bytes.
-// Links are indices, so that a hit moves an entry without allocation.
+// Links are indices, and an entry's memory is used again, so that neither a hit
+// nor a new entry in a full cache allocates.
 type cache struct {
 	mu           sync.Mutex
-	owner        *pool // whose answers these are
-	index        map[string]int32
+	owner        *pool               // whose answers these are
+	salt         [nameMax + 3]uint32 // random: nobody can tell which names share a bucket
+	buckets      []int32             // first entries of the chains; a power of two
+	shift        int                 // leaves the bits that number a bucket
 	ents         []entry
+	n            int   // entries in use
 	free         int32 // chain of unused ones, through next
 	head, tail   int32 // most and least recently used
 	max          int
@@ -24,14 +33,16 @@ type cache struct {
 }
 
 type entry struct {
-	key        string
+	key        []byte
 	ans        *answer
 	stored     uint32 // seconds
-	prev, next int32
+	prev, next int32  // used more and less recently
+	bucket     uint32
+	chain      int32 // next in the bucket
 }
 
 func (e *entry) size() int {
-	return len(e.key) + len(e.ans.msg) + 2*len(e.ans.ttls) + entryOverhead
+	return len(e.key) + len(e.ans.msg) + len(e.ans.ttls) + entryOverhead
 }
 
 // get returns the answer for key and its age in seconds, nil when there is no
@@ -39,8 +50,8 @@ func (e *entry) size() int {
 func (c *cache) get(key []byte, now uint32) (*answer, uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	i, ok := c.index[string(key)]
-	if !ok {
+	i := c.find(key, c.bucket(key))
+	if i == none {
 		c.misses++
 		return nil, 0
 	}
@@ -60,13 +71,14 @@ func (c *cache) get(key []byte, now uint32) (*answer, uint32) {
 }
 
 // put keeps a, unless the upstreams it came from are no longer in use.
-func (c *cache) put(owner *pool, key string, a *answer, now uint32) {
+func (c *cache) put(owner *pool, key []byte, a *answer, now uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.max == 0 || owner != c.owner || a.ttl == 0 || len(a.msg) > maxCachedMsg {
 		return
 	}
-	if i, ok := c.index[key]; ok {
+	bucket := c.bucket(key)
+	if i := c.find(key, bucket); i != none {
 		c.remove(i)
 	}
 	i := c.free
@@ -76,16 +88,38 @@ func (c *cache) put(owner *pool, key string, a *answer, now uint32) {
 		i = int32(len(c.ents))
 		c.ents = append(c.ents, entry{})
 	}
-	c.ents[i] = entry{key: key, ans: a, stored: now}
-	c.index[key] = i
-	c.bytes += c.ents[i].size()
+	e := &c.ents[i]
+	*e = entry{key: append(e.key[:0], key...), ans: a, stored: now, bucket: bucket, chain: c.buckets[bucket]}
+	c.buckets[bucket] = i
+	c.n++
+	c.bytes += e.size()
 	c.pushFront(i)
 	c.shrink()
 }
 
+// bucket hashes with a random factor for each place of key, and takes the upper
+// bits of the sum: that is universal hashing, for a few instructions a byte.
+func (c *cache) bucket(key []byte) uint32 {
+	h := uint32(0)
+	for i, b := range key {
+		h += uint32(b) * c.salt[i]
+	}
+	return h >> c.shift
+}
+
+// find returns the entry for key, none when there is none.
+func (c *cache) find(key []byte, bucket uint32) int32 {
+	for i := c.buckets[bucket]; i != none; i = c.ents[i].chain {
+		if bytes.Equal(c.ents[i].key, key) {
+			return i
+		}
+	}
+	return none
+}
+
 // shrink evicts the least recently used until both bounds hold.
 func (c *cache) shrink() {
-	for len(c.index) > c.max || c.bytes > c.max*bytesPerEntry && len(c.index) > 1 {
+	for c.n > c.max || c.bytes > c.max*bytesPerEntry && c.n > 1 {
 		c.remove(c.tail)
 	}
 }
@@ -98,10 +132,28 @@ func (c *cache) resize(n int) {
 		n = DefaultCacheSize
 	}
 	c.max = min(max(n, 0), maxCacheSize)
-	if c.index == nil {
+	if len(c.buckets) == 0 {
 		c.reset()
 	}
 	c.shrink()
+	c.rehash()
+}
+
+// rehash makes the buckets as many as the entries may become.
+func (c *cache) rehash() {
+	n := 1
+	for c.shift = 32; n < c.max; c.shift-- {
+		n *= 2
+	}
+	if n == len(c.buckets) {
+		return
+	}
+	c.buckets = slices.Repeat([]int32{none}, n)
+	for i := c.head; i != none; i = c.ents[i].next {
+		e := &c.ents[i]
+		e.bucket = c.bucket(e.key)
+		e.chain, c.buckets[e.bucket] = c.buckets[e.bucket], i
+	}
 }
 
 // clear forgets everything; owner's answers are welcome from now on.
@@ -122,20 +174,29 @@ func (c *cache) adopt(owner *pool) {
 func (c *cache) stats() (hits, misses uint64, entries int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.hits, c.misses, len(c.index)
+	return c.hits, c.misses, c.n
 }
 
 func (c *cache) reset() {
-	c.index, c.ents, c.bytes = make(map[string]int32), nil, 0
+	for i := range c.salt {
+		c.salt[i] = rand.Uint32()
+	}
+	c.buckets, c.ents, c.n, c.bytes = nil, nil, 0, 0
 	c.free, c.head, c.tail = none, none, none
+	c.rehash()
 }
 
 func (c *cache) remove(i int32) {
 	e := &c.ents[i]
 	c.bytes -= e.size()
-	delete(c.index, e.key)
+	c.n--
+	at := &c.buckets[e.bucket]
+	for *at != i {
+		at = &c.ents[*at].chain
+	}
+	*at = e.chain
 	c.unlink(i)
-	*e = entry{next: c.free}
+	*e = entry{key: e.key[:0], next: c.free}
 	c.free = i
 }
 

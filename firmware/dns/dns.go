@@ -130,7 +130,7 @@ func New(o Options) *Server {
 	}
 	s := &Server{log: o.Log, now: o.Now, base: o.Now(), timeout: o.Timeout, tcpSlots: make(chan struct{}, maxUpstreamTCP)}
 	s.ids.r = o.Rand
-	s.flights.init(o.MaxInFlight)
+	s.flights.max = o.MaxInFlight
 	s.first.s = s
 	s.cache.resize(DefaultCacheSize)
 	s.state.Store(&state{zone: newZone(Config{}, s.log), pool: newPool(nil)})

@@ -214,16 +214,17 @@ func (fs *firsts) receive(place int) {
 	case f == nil:
 		return
 	case o.err != nil || o.a.rcode() != rcodeOK && o.a.rcode() != rcodeNXDomain:
-		f.begun = &o
+		begun := o // o itself stays on the stack
+		f.begun = &begun
 		go fs.s.fly(f)
 		return
 	}
 	first := int(pool.preferred.Load())
 	fs.s.prefer(pool, first, first, nil)
 	fs.s.cache.put(pool, f.key, o.a, fs.s.seconds())
-	waiters := fs.s.flights.land(f)
-	for i := range waiters {
-		w := &waiters[i]
+	fs.s.flights.land(f)
+	for i := range f.waiters {
+		w := &f.waiters[i]
 		if w.reply != nil {
 			w.reply <- o.a.render(nil, &w.asker, 0) // has room for one
 			continue
@@ -233,7 +234,7 @@ func (fs *firsts) receive(place int) {
 			fs.dirty = append(fs.dirty, w.l)
 		}
 	}
-	fs.s.flights.wg.Done()
+	fs.s.flights.release(f)
 }
 
 // read returns what the question at a place came to, and its flight; nil when

@@ -12,25 +12,34 @@ import (
 // waits once.
 const maxWaiters = 32
 
+const flightBuckets = 64
+
 // flights are the questions that upstreams have been asked. Equal ones share an
 // exchange: fewer packets, and a spoofer has one id and port to guess instead
 // of many (RFC 5452 section 5).
 type flights struct {
-	mu     sync.Mutex
-	max    int
-	byKey  map[string]*flight
-	client map[netip.Addr]int // flights that each client began
-	wg     sync.WaitGroup
+	mu      sync.Mutex
+	max     int
+	n       int
+	buckets [flightBuckets]*flight
+	wg      sync.WaitGroup
 }
 
 type flight struct {
-	key      string
+	key      []byte
 	question []byte // header for the upstream, and question
 	do       bool
-	client   netip.Addr
+	client   netip.Addr // who began it
 	waiters  []waiter
-	// begun is what the first upstream said, as far as it is known already.
+	// begun is what the first upstream came to, as far as it is known already.
 	begun *outcome
+
+	bucket int
+	next   *flight // in the bucket
+	// Memory of key, of question, and of what the first waiter asked.
+	keySpace      [nameMax + 3]byte
+	questionSpace [headerLen + nameMax + 4]byte
+	headSpace     [headerLen + nameMax + 4]byte
 }
 
 // waiter is a client that waits. UDP ones are written to, TCP ones get their
@@ -42,12 +51,6 @@ type waiter struct {
 	sa    unix.RawSockaddrInet6 // the same for the kernel
 	salen uint32
 	reply chan<- []byte
-}
-
-func (f *flights) init(limit int) {
-	f.max = limit
-	f.byKey = make(map[string]*flight)
-	f.client = make(map[netip.Addr]int)
 }
 
 // ask lets w wait for the answer to q and starts an exchange unless there is
@@ -63,39 +66,86 @@ func (s *Server) ask(q *query, w *waiter) bool {
 // join lets w wait for the answer to q, and returns the flight when it is a new
 // one. It reports whether there was room.
 func (fs *flights) join(q *query, w *waiter) (begun *flight, room bool) {
-	client := w.to.Addr()
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	f := fs.byKey[string(q.key())]
-	if f == nil {
+	bucket := bucketOf(q.key())
+	f := fs.find(q.key(), bucket)
+	switch {
+	case f == nil:
+		client := w.to.Addr()
 		// Half for one client, so that a broken or hostile one leaves some.
-		if len(fs.byKey) >= fs.max || fs.client[client] >= (fs.max+1)/2 {
+		if half := (fs.max + 1) / 2; fs.n >= fs.max || fs.n >= half && fs.of(client) >= half {
 			return nil, false
 		}
 		f = newFlight(q, client)
-		begun = f
-		fs.byKey[f.key] = f
-		fs.client[client]++
+		f.bucket, f.next = bucket, fs.buckets[bucket]
+		fs.buckets[bucket] = f
+		fs.n++
 		fs.wg.Add(1)
-	} else {
-		if f.waiting(w, q) {
-			return nil, true
-		}
-		if len(f.waiters) >= maxWaiters {
-			return nil, false
-		}
+		begun = f
+	case f.waiting(w, q):
+		return nil, true
+	case len(f.waiters) >= maxWaiters:
+		return nil, false
 	}
 	w.asker = q.asker
-	w.head = bytes.Clone(q.head)
+	var space []byte
+	if begun != nil {
+		space = f.headSpace[:0]
+	}
+	w.head = append(space, q.head...)
 	f.waiters = append(f.waiters, *w)
 	return begun, true
 }
 
+// bucketOf needs no secret: there are but a few flights.
+func bucketOf(key []byte) int {
+	h := uint32(2166136261) // FNV-1a
+	for _, c := range key {
+		h = (h ^ uint32(c)) * 16777619
+	}
+	return int((h>>16 ^ h) % flightBuckets)
+}
+
+func (fs *flights) find(key []byte, bucket int) *flight {
+	for f := fs.buckets[bucket]; f != nil; f = f.next {
+		if bytes.Equal(f.key, key) {
+			return f
+		}
+	}
+	return nil
+}
+
+// of counts the flights that client began.
+func (fs *flights) of(client netip.Addr) (n int) {
+	for _, f := range fs.buckets {
+		for ; f != nil; f = f.next {
+			if f.client == client {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+var flightPool = sync.Pool{New: func() any { return new(flight) }}
+
 func newFlight(q *query, client netip.Addr) *flight {
-	f := &flight{key: string(q.key()), question: bytes.Clone(q.head), do: q.do, client: client}
+	f := flightPool.Get().(*flight)
+	f.key = append(f.keySpace[:0], q.key()...)
+	f.question = append(f.questionSpace[:0], q.head...)
+	f.do, f.client = q.do, client
 	clear(f.question[:headerLen])
 	f.question[2], f.question[3], f.question[5] = flagRD, q.head[3]&flagCD, 1
 	return f
+}
+
+// release ends the use of f, which has landed and answered.
+func (fs *flights) release(f *flight) {
+	clear(f.waiters)
+	f.waiters, f.begun, f.next = f.waiters[:0], nil, nil
+	flightPool.Put(f)
+	fs.wg.Done()
 }
 
 // waiting tells whether w is a repetition.
@@ -112,30 +162,33 @@ func (f *flight) waiting(w *waiter, q *query) bool {
 // fly gets the answer and gives it to all who wait.
 func (s *Server) fly(f *flight) {
 	a := s.resolve(f)
-	for _, w := range s.flights.land(f) {
+	s.flights.land(f)
+	for i := range f.waiters {
+		w := &f.waiters[i]
 		if w.reply != nil {
 			w.reply <- a.render(nil, &w.asker, 0) // has room for one
 			continue
 		}
 		_, _ = w.l.conn.WriteToUDPAddrPort(a.render(nil, &w.asker, 0), w.to) // a client that is gone asks again
 	}
-	s.flights.wg.Done()
+	s.flights.release(f)
 }
 
 // land ends f: who asks from now on is not among those who wait for it.
-func (fs *flights) land(f *flight) []waiter {
+func (fs *flights) land(f *flight) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	delete(fs.byKey, f.key)
-	if fs.client[f.client]--; fs.client[f.client] == 0 {
-		delete(fs.client, f.client)
+	at := &fs.buckets[f.bucket]
+	for *at != f {
+		at = &(*at).next
 	}
-	return f.waiters
+	*at = f.next
+	fs.n--
 }
 
 // inFlight is the number of questions that wait for upstreams.
-func (f *flights) inFlight() int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return len(f.byKey)
+func (fs *flights) inFlight() int {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return fs.n
 }

@@ -106,7 +106,7 @@ func TestInFlightBound(t *testing.T) {
 	await(t, "clients are forgotten", func() bool {
 		s.flights.mu.Lock()
 		defer s.flights.mu.Unlock()
-		return len(s.flights.client) == 0
+		return s.flights.of(loopback) == 0
 	})
 }
 
@@ -145,7 +145,7 @@ func TestCacheBounds(t *testing.T) {
 	c.clear(owner)
 	mk := func(n int) *answer { return &answer{msg: make([]byte, n), ttl: 10} }
 	for i := range 1000 {
-		c.put(owner, fmt.Sprint(i), mk(50), 0)
+		c.put(owner, fmt.Append(nil, i), mk(50), 0)
 		if a, _ := c.get([]byte("0"), 0); a == nil {
 			t.Fatalf("the one in use was evicted after %d", i)
 		}
@@ -160,20 +160,20 @@ func TestCacheBounds(t *testing.T) {
 		t.Error("the oldest one is still there")
 	}
 	for i := range 100 {
-		c.put(owner, fmt.Sprint("big", i), mk(4000), 0)
+		c.put(owner, fmt.Append(nil, "big", i), mk(4000), 0)
 	}
 	if c.bytes > 100*bytesPerEntry {
 		t.Errorf("%d bytes", c.bytes)
 	}
-	c.put(owner, "huge", mk(maxCachedMsg+1), 0)
-	c.put(&pool{}, "stranger", mk(50), 0)
+	c.put(owner, []byte("huge"), mk(maxCachedMsg+1), 0)
+	c.put(&pool{}, []byte("stranger"), mk(50), 0)
 	for _, key := range []string{"huge", "stranger"} {
 		if a, _ := c.get([]byte(key), 0); a != nil {
 			t.Errorf("%s is cached", key)
 		}
 	}
 	c.resize(-1)
-	c.put(owner, "x", mk(50), 0)
+	c.put(owner, []byte("x"), mk(50), 0)
 	if _, _, n := c.stats(); n != 0 || c.bytes != 0 {
 		t.Errorf("no cache has %d entries, %d bytes", n, c.bytes)
 	}

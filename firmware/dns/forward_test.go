@@ -39,6 +39,20 @@ func TestCacheAndTTL(t *testing.T) {
 	}
 }
 
+// TestManyRecords: all of an answer's TTLs age, however many there are.
+func TestManyRecords(t *testing.T) {
+	var ck clock
+	var records, aged []string
+	for i := range 40 {
+		records = append(records, fmt.Sprintf("a.example. 60 IN A 192.0.2.%d", i))
+		aged = append(aged, fmt.Sprintf("a.example. 50 IN A 192.0.2.%d", i))
+	}
+	_, addr := start(t, Options{Now: ck.now}, to(answering(t, records...)))
+	wantAnswers(t, exchange(t, "tcp", addr, question("a.example", mdns.TypeA)), records...)
+	ck.advance(10 * time.Second)
+	wantAnswers(t, exchange(t, "tcp", addr, question("a.example", mdns.TypeA)), aged...)
+}
+
 func TestNotCached(t *testing.T) {
 	for _, record := range []string{"a.example. 0 IN A 192.0.2.1", "a.example. 2147483648 IN A 192.0.2.1", ""} {
 		t.Run(record, func(t *testing.T) {

@@ -43,7 +43,7 @@ func FuzzServePacket(f *testing.F) {
 		f.Fatal(err)
 	}
 	a.ttl = maxTTL
-	s.cache.put(s.state.Load().pool, string(q.key()), a, 0)
+	s.cache.put(s.state.Load().pool, q.key(), a, 0)
 
 	for _, name := range []string{"a.example", "pc.lan", "nobody.lan", "5.1.168.192.in-addr.arpa", "x.local", ".",
 		"5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa"} {
@@ -114,7 +114,8 @@ func FuzzParse(f *testing.F) {
 			age = a.ttl - 1
 		}
 		resp := a.render(nil, &asker{head: asked, limit: 0xffff, edns: true}, age)
-		for _, at := range a.ttls {
+		for i := 0; i < len(a.ttls); i += 2 {
+			at := be16(a.ttls[i:])
 			if ttl := be32(resp[at:]); ttl > maxTTL {
 				t.Fatalf("TTL %d", ttl)
 			}

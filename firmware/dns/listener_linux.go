@@ -30,8 +30,10 @@ type listener struct {
 	err     error // why it ended
 }
 
-// busyRounds full batches without a pause are a flood.
-const busyRounds = 64
+const (
+	politeRounds = 4  // full batches without a pause: others may run
+	busyRounds   = 64 // full batches without a pause: a flood
+)
 
 const maxResponse = max(maxLocal, ednsSize+optLen)
 
@@ -72,7 +74,9 @@ func (l *listener) drain(fd uintptr) bool {
 		if l.in.n < batchSize {
 			return false // there was no more
 		}
-		runtime.Gosched()
+		if round%politeRounds == 0 {
+			runtime.Gosched()
+		}
 	}
 }
 
