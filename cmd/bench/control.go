@@ -107,7 +107,7 @@ func controlRows(ctx context.Context, h *control.Host) ([]bench.Row, error) {
 	row := func(id, what string, c control.Cost, bar, goal float64) bench.Row {
 		return bench.Row{ID: id, What: what, Ground: bench.AMD64, Unit: "ms", Value: milliseconds(c.CPU),
 			Bar: bench.Limit{Max: bar}, Goal: bench.Limit{Max: goal},
-			Note: fmt.Sprintf("CPU time of netd; %.1f ms from the request to the answer, waits for the disk and the kernel included.", milliseconds(c.Wall))}
+			Note: fmt.Sprintf("CPU time of netd. The answer comes after %.1f ms, waits for the disk and the kernel included.", milliseconds(c.Wall))}
 	}
 	first := row("control-1000-amd64", "1000 port forwards, from the commit to the kernel", thousand, 15, 0)
 	first.Peer, first.PeerWhat = milliseconds(nft[0].CPU), "nft -f of the linear rules"

@@ -35,8 +35,7 @@ func slowpathGroups() []bench.Group {
 				return rows, err
 			}
 			row := againstLinear("new-open-amd64", "new connections of 64 devices that have 300 open each", open)
-			row.Note = "The linear rules limit nobody. Culvert's keep a device from taking more than its share of the connection table: " +
-				"for that the kernel (nf_conncount) looks up a part of what the device has open."
+			row.Note = "The linear rules limit nobody; Culvert's count, so that no device takes more than its share of conntrack."
 			return append(rows, row), nil
 		}},
 	}
