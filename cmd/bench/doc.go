@@ -19,6 +19,12 @@ func document(docs, run string) error {
 	if err := whole(report); err != nil {
 		return fmt.Errorf("%s: %w", run, err)
 	}
+	return tables(docs, report)
+}
+
+// tables writes the tables of a report into the page, and the picture and the
+// report itself beside it.
+func tables(docs string, report bench.Report) error {
 	page := filepath.Join(docs, "performance.md")
 	before, err := os.ReadFile(page)
 	if err != nil {
