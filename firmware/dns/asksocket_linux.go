@@ -9,7 +9,7 @@ import (
 // askSocket is a socket towards an upstream. It is connected for one question
 // and unconnected after it, which is cheaper than a new one and does the same:
 // each question has a new random port, and nobody but the upstream is heard, and
-// only as long as the question lasts. Its system calls never wait; see batch.
+// only as long as the question lasts. Its system calls never wait; see turn.
 type askSocket struct {
 	fd    int
 	place int // in firsts.socks

@@ -45,21 +45,12 @@ func newBatch(size int) *batch {
 }
 
 // receive fills the batch with what fd has, without waiting.
-//
-// busy makes it a system call that Go's scheduler knows of. The others are
-// not: they never wait, and telling it each time costs as much as the lookup
-// of an answer. But it is what wakes the scheduler's monitor, which lets others
-// run beside somebody who never stops.
-func (b *batch) receive(fd uintptr, busy bool) unix.Errno {
+func (b *batch) receive(fd uintptr) unix.Errno {
 	b.n = 0
 	for i := range b.hdrs {
 		b.hdrs[i].hdr.Namelen = unix.SizeofSockaddrInet6
 	}
-	call := unix.RawSyscall6
-	if busy {
-		call = unix.Syscall6
-	}
-	n, _, errno := call(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.hdrs)), batchSize, unix.MSG_DONTWAIT, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.hdrs)), batchSize, unix.MSG_DONTWAIT, 0, 0)
 	if errno == 0 {
 		b.n = int(n)
 	}

@@ -98,6 +98,7 @@ type Server struct {
 	cache    cache
 	flights  flights
 	first    firsts
+	loop     loop
 	tcpSlots chan struct{} // upstream TCP exchanges at the same time
 
 	setMu                    sync.Mutex // one SetConfig at a time
@@ -131,7 +132,7 @@ func New(o Options) *Server {
 	s := &Server{log: o.Log, now: o.Now, base: o.Now(), timeout: o.Timeout, tcpSlots: make(chan struct{}, maxUpstreamTCP)}
 	s.ids.r = o.Rand
 	s.flights.max = o.MaxInFlight
-	s.first.s = s
+	s.first.s, s.loop.s = s, s
 	s.cache.resize(DefaultCacheSize)
 	s.state.Store(&state{zone: newZone(Config{}, s.log), pool: newPool(nil)})
 	return s

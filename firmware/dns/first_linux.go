@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,59 +21,33 @@ const (
 )
 
 // firsts asks the preferred upstream the first time, which nearly always is all
-// that a question takes: one goroutine waits for the answers to all of them, and
-// their sockets are used again. What takes more than that goes on in fly.
+// that a question takes: the loop waits for the answers to all of them, and their
+// sockets are used again. What takes more than that goes on in fly.
 type firsts struct {
 	s       *Server
 	mu      sync.Mutex
 	running bool
-	ep      int      // the epoll descriptor,
-	file    *os.File // which this has
-	done    chan struct{}
+	ep      int             // the loop's epoll descriptor
 	socks   []*askSocket    // by their place, which is what epoll tells
 	idle    [2][]*askSocket // IPv4, IPv6
 	busy    int             // sockets with a flight
 	tick    uint32          // now
 	timer   *time.Timer
 	armed   bool
-
-	// Of the goroutine that waits.
-	events [batchSize]unix.EpollEvent
-	buf    [maxUDP]byte
-	dirty  []*listener // have answers to send
+	buf     [maxUDP]byte
 }
 
-// start makes firsts ready to ask.
-func (fs *firsts) start() error {
-	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("dns: epoll: %w", err)
-	}
-	if err := unix.SetNonblock(ep, true); err != nil {
-		return fmt.Errorf("dns: epoll: %w", errors.Join(err, unix.Close(ep)))
-	}
-	// An epoll can be waited for as a socket can, by Go's own.
-	file := os.NewFile(uintptr(ep), "epoll")
-	rc, err := file.SyscallConn()
-	if err == nil {
-		err = file.SetReadDeadline(time.Time{}) // refused by what can't be waited for
-	}
-	if err != nil {
-		return fmt.Errorf("dns: epoll: %w", errors.Join(err, file.Close()))
-	}
+// open makes firsts ready to ask; ep tells the loop of answers.
+func (fs *firsts) open(ep int) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	fs.ep, fs.file, fs.running, fs.done = ep, file, true, make(chan struct{})
-	go func() {
-		defer close(fs.done)
-		_ = rc.Read(fs.drain) // until the file is closed
-	}()
-	return nil
+	fs.ep, fs.running = ep, true
 }
 
-// stop ends it, when no flight is left.
-func (fs *firsts) stop() {
+// shut ends it, when no flight is left.
+func (fs *firsts) shut() {
 	fs.mu.Lock()
+	defer fs.mu.Unlock()
 	fs.running = false
 	for _, s := range fs.socks {
 		if s != nil {
@@ -82,9 +55,6 @@ func (fs *firsts) stop() {
 		}
 	}
 	fs.socks, fs.idle = nil, [2][]*askSocket{}
-	fs.mu.Unlock()
-	_ = fs.file.Close() // waits for drain, which needs the lock
-	<-fs.done
 }
 
 // ask begins the exchange of f.
@@ -183,30 +153,6 @@ func (fs *firsts) rest(s *askSocket) {
 	*idle = append(*idle, s)
 }
 
-// drain takes the answers that came. It always wants to wait for more.
-func (fs *firsts) drain(ep uintptr) bool {
-	for round := 1; ; round++ {
-		call := unix.RawSyscall6
-		if round%busyRounds == 0 {
-			call = unix.Syscall6 // see receive
-		}
-		n, _, errno := call(unix.SYS_EPOLL_PWAIT, ep, uintptr(unsafe.Pointer(&fs.events)), uintptr(len(fs.events)), 0, 0, 0)
-		if errno != 0 {
-			return false
-		}
-		for i := range int(n) {
-			fs.receive(int(fs.events[i].Fd))
-		}
-		for _, l := range fs.dirty {
-			l.flushLate()
-		}
-		fs.dirty = fs.dirty[:0]
-		if int(n) < len(fs.events) {
-			return false // there was no more
-		}
-	}
-}
-
 // receive takes the answer at the socket of a place.
 func (fs *firsts) receive(place int) {
 	f, pool, o := fs.read(place)
@@ -229,10 +175,7 @@ func (fs *firsts) receive(place int) {
 			w.reply <- o.a.render(nil, &w.asker, 0) // has room for one
 			continue
 		}
-		w.l.answerLate(o.a, w)
-		if !slices.Contains(fs.dirty, w.l) {
-			fs.dirty = append(fs.dirty, w.l)
-		}
+		fs.s.loop.answer(o.a, w)
 	}
 	fs.s.flights.release(f)
 }

@@ -226,3 +226,40 @@ func TestRunAgain(t *testing.T) {
 		}
 	}
 }
+
+// TestQueued: what came before the server looks is answered in one go, however
+// much it is: nothing more comes that would wake it.
+func TestQueued(t *testing.T) {
+	l := listen(t)
+	c, err := net.Dial("udp", l.UDP[0].LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const n = 2*maxBatches*batchSize + 3
+	for i := range n {
+		m := question("culvert.lan", mdns.TypeA)
+		m.Id = uint16(i)
+		if _, err := c.Write(packed(m)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := New(Options{})
+	s.SetConfig(Config{Domain: "culvert.lan"})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx, l) }()
+	seen := make(map[uint16]bool)
+	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	for buf := make([]byte, 512); len(seen) < n; {
+		if _, err := c.Read(buf); err != nil {
+			t.Errorf("%d of %d answers: %v", len(seen), n, err)
+			break
+		}
+		seen[be16(buf)] = true
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

@@ -48,10 +48,10 @@ func (s *Server) Run(ctx context.Context, l Listeners) error {
 	stopClosing := context.AfterFunc(inner, l.Close)
 	defer stopClosing()
 	var wg sync.WaitGroup
-	if err := s.first.start(); err != nil {
+	if err := s.loop.start(); err != nil {
 		return err
 	}
-	defer s.first.stop()
+	defer s.loop.stop()
 	for _, c := range l.UDP {
 		wg.Go(func() { cancel(s.serveUDP(inner, c)) })
 	}
