@@ -29,11 +29,13 @@ func (d *daemon) plan(s *settings.Settings) (*plan.Desired, settings.Problems) {
 	return plan.For(d.planBoard, s, d.known(), d.planOptions(s))
 }
 
+// planOptions are the same for all plans at one moment. What is planned was
+// validated before: by the first plan after the start, then by each commit.
 func (d *daemon) planOptions(s *settings.Settings) plan.Options {
 	byHand := d.chosen() || d.setsLAN(s)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return plan.Options{LANByHand: byHand, LANUnsettled: !d.leased, LANPortsDown: d.portsDown, Before: d.want}
+	return plan.Options{LANByHand: byHand, LANUnsettled: !d.leased, LANPortsDown: d.portsDown, Before: d.want, Valid: d.want != nil}
 }
 
 // setsLAN tells whether s, not confirmed yet, has its LAN address from a person:
@@ -167,7 +169,7 @@ func (d *daemon) commitSettings(ctx context.Context, candidate *settings.Setting
 		}
 	}
 	defer d.servers.prepare(ctx, candidate.Passthrough.ServerNames())()
-	next, changed, err := d.commits.Commit(ctx, base, candidate, d.meta(author, p.Message), wait)
+	next, changed, err := d.commits.Commit(confirm.Valid(ctx), base, candidate, d.meta(author, p.Message), wait)
 	if err != nil {
 		return nil, d.commitError(err, base)
 	}

@@ -168,12 +168,15 @@ func (d *daemon) revision(r store.Rev) api.Revision {
 // revisions is the store as confirm wants it.
 type revisions struct{ s *store.Store }
 
+// Begin and Commit get what the Committer has validated.
 func (r revisions) Begin(s *settings.Settings, m store.Meta) (int, error) {
+	m.Valid = true
 	v, err := r.s.Begin(s, m)
 	return v.N, err
 }
 
 func (r revisions) Commit(s *settings.Settings, m store.Meta) (int, error) {
+	m.Valid = true
 	v, err := r.s.Commit(s, m)
 	return v.N, err
 }

@@ -43,17 +43,16 @@ type wanPort struct {
 // wanPorts are the ports of the WAN address that are in use: thousands may be,
 // and who uses one is asked only when two want it.
 type wanPorts struct {
-	used  map[string]*[1 << 10]uint64 // by protocol, a bit a port
-	users map[wanPort]string          // those that are no forwards
-	s     *Settings
+	tcp, udp [1 << 10]uint64    // a bit a port
+	users    map[wanPort]string // those that are no forwards
+	s        *Settings
 }
 
 // take takes a port for user, "" for a forward; other is who has it already.
 func (p *wanPorts) take(k wanPort, user string) (other string, clash bool) {
-	bits := p.used[k.protocol]
-	if bits == nil {
-		bits = new([1 << 10]uint64)
-		p.used[k.protocol] = bits
+	bits := &p.tcp
+	if k.protocol == UDP {
+		bits = &p.udp
 	}
 	if k.port < 0 || k.port > 65535 {
 		return "", false // reported as a bad value
@@ -83,13 +82,13 @@ func (p *wanPorts) user(k wanPort) string {
 }
 
 func checkFirewall(c *check) {
-	ports := c.wanPorts()
-	for name, f := range c.s.Firewall.Forwards {
-		if !c.forward(ports, name, f, false) {
+	ports, lan := c.wanPorts(), devices(c.s.LAN.Address)
+	for _, f := range c.s.Firewall.Forwards {
+		if !lan.has(f.To) || !ports.takeAll(f) {
 			// Once more, by name and from the beginning, to tell of all of them.
 			ports = c.wanPorts()
 			for _, name := range sortedKeys(c.s.Firewall.Forwards) {
-				c.forward(ports, name, c.s.Firewall.Forwards[name], true)
+				c.forward(ports, name, c.s.Firewall.Forwards[name])
 			}
 			break
 		}
@@ -98,43 +97,85 @@ func checkFirewall(c *check) {
 }
 
 func (c *check) wanPorts() *wanPorts {
-	p := &wanPorts{used: map[string]*[1 << 10]uint64{}, users: map[wanPort]string{}, s: c.s}
+	p := &wanPorts{users: map[wanPort]string{}, s: c.s}
 	if c.s.SSH.WAN {
 		p.take(wanPort{TCP, c.s.SSH.Port}, "ssh (ssh wan is on)")
 	}
 	return p
 }
 
-// forward checks that a forward fits together with the rest; tell adds its
-// problems.
-func (c *check) forward(ports *wanPorts, name string, f Forward, tell bool) (ok bool) {
-	ok = true
-	problem := func(word string, value any, text, allowed string) {
-		ok = false
-		if tell {
-			c.addf("firewall forward "+name+word, value, text, allowed)
-		}
-	}
+// forward checks that a forward fits together with the rest.
+func (c *check) forward(ports *wanPorts, name string, f Forward) {
+	path := "firewall forward " + name
 	if lan := c.s.LAN.Address; f.To.Is4() && lan.IsValid() && lan.Addr().Is4() {
 		if f.To == lan.Addr() {
-			problem(" to", f.To, "this is the router itself", lanRange(lan)+"; for SSH from the Internet: set ssh wan on")
+			c.addf(path+" to", f.To, "this is the router itself", lanRange(lan)+"; for SSH from the Internet: set ssh wan on")
 		} else if !usable(f.To, lan) {
-			problem(" to", f.To, "not a device's address in the LAN", lanRange(lan))
+			c.addf(path+" to", f.To, "not a device's address in the LAN", lanRange(lan))
 		}
 	}
 	if !f.Enabled {
-		return ok
+		return
 	}
 	for _, p := range [...]string{TCP, UDP} {
 		if f.Protocol != p && f.Protocol != TCPUDP {
 			continue
 		}
 		if other, clash := ports.take(wanPort{p, f.Port}, ""); clash {
-			problem(" port", f.Port, p+" "+strconv.Itoa(f.Port)+" is already used by "+other, "a port of its own, or turn one of them off")
+			c.addf(path+" port", f.Port, p+" "+strconv.Itoa(f.Port)+" is already used by "+other, "a port of its own, or turn one of them off")
 			break
 		}
 	}
-	return ok
+}
+
+// takeAll takes the ports of a forward, false when it can't have all of them.
+func (p *wanPorts) takeAll(f Forward) bool {
+	if !f.Enabled {
+		return true
+	}
+	if f.Port < 1 || f.Port > 65535 {
+		return false
+	}
+	clash := uint64(0)
+	bit := uint64(1) << (f.Port % 64)
+	if f.Protocol != UDP {
+		clash |= p.tcp[f.Port/64] & bit
+		p.tcp[f.Port/64] |= bit
+	}
+	if f.Protocol != TCP {
+		clash |= p.udp[f.Port/64] & bit
+		p.udp[f.Port/64] |= bit
+	}
+	return clash == 0
+}
+
+// lanDevices are the addresses that devices of a LAN may have, as numbers.
+type lanDevices struct{ first, last, router uint32 }
+
+func devices(lan netip.Prefix) lanDevices {
+	if !lan.IsValid() || !lan.Addr().Is4() {
+		return lanDevices{first: 1} // none: it has to be looked at one by one
+	}
+	size := uint32(1)<<(32-lan.Bits()) - 1
+	d := lanDevices{first: number(lan.Masked().Addr()), router: number(lan.Addr())}
+	d.last = d.first + size
+	if lan.Bits() < 31 { // neither the network's nor the broadcast address
+		d.first, d.last = d.first+1, d.last-1
+	}
+	return d
+}
+
+func (d lanDevices) has(a netip.Addr) bool {
+	if !a.Is4() {
+		return false
+	}
+	n := number(a)
+	return n >= d.first && n <= d.last && n != d.router
+}
+
+func number(a netip.Addr) uint32 {
+	b := a.As4()
+	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
 }
 
 // rightForwards tells whether every forward is right by itself; it is what the

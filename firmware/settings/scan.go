@@ -305,15 +305,27 @@ func appendQuoted(b []byte, text string) []byte {
 
 // appendForward appends f as JSON.
 func appendForward(b []byte, f *Forward) []byte {
-	b = append(b, `{"enabled":`...)
-	b = strconv.AppendBool(b, f.Enabled)
-	b = append(b, `,"protocol":`...)
-	b = appendQuoted(b, f.Protocol)
-	b = append(b, `,"port":`...)
+	switch {
+	case f.Enabled && f.Protocol == TCP:
+		b = append(b, `{"enabled":true,"protocol":"tcp","port":`...)
+	case f.Enabled && f.Protocol == UDP:
+		b = append(b, `{"enabled":true,"protocol":"udp","port":`...)
+	default:
+		b = append(b, `{"enabled":`...)
+		b = strconv.AppendBool(b, f.Enabled)
+		b = append(b, `,"protocol":`...)
+		b = appendQuoted(b, f.Protocol)
+		b = append(b, `,"port":`...)
+	}
 	b = strconv.AppendInt(b, int64(f.Port), 10)
 	b = append(b, `,"to":"`...)
 	if f.To.Is4() {
-		b = f.To.AppendTo(b)
+		for i, v := range f.To.As4() {
+			if i > 0 {
+				b = append(b, '.')
+			}
+			b = strconv.AppendUint(b, uint64(v), 10)
+		}
 		b = append(b, '"')
 	} else {
 		b = appendQuoted(b[:len(b)-1], addrText(f.To))

@@ -151,3 +151,21 @@ func TestPatchLeads(t *testing.T) {
 		}
 	}
 }
+
+// What is quickly told of many forwards is what is told of one.
+func TestDevices(t *testing.T) {
+	for _, p := range []string{"192.168.1.1/24", "10.0.0.5/29", "10.0.0.4/31", "10.0.0.4/32", "10.0.0.0/30", "0.0.0.1/0", "255.255.255.254/28"} {
+		lan := netip.MustParsePrefix(p)
+		first := number(lan.Masked().Addr()) - 3
+		for i := range uint32(300) {
+			n := first + i
+			a := netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
+			if got, want := devices(lan).has(a), usable(a, lan) && a != lan.Addr(); got != want {
+				t.Errorf("%s in %s: %v, want %v", a, lan, got, want)
+			}
+		}
+	}
+	if devices(netip.Prefix{}).has(netip.AddrFrom4([4]byte{})) {
+		t.Error("a device without a LAN")
+	}
+}

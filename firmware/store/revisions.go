@@ -38,6 +38,7 @@ type Meta struct {
 	Author   json.RawMessage // JSON, kept as it is, at most 4 KiB
 	Message  string          // at most 1 KiB
 	Deadline time.Time       // for history only: the caller keeps the time
+	Valid    bool            // the settings have been validated
 }
 
 // record is a revision as it lies in the database.
@@ -104,8 +105,10 @@ func (s *Store) Commit(set *settings.Settings, m Meta) (Rev, error) {
 }
 
 func (s *Store) add(set *settings.Settings, m Meta, state string) (Rev, error) {
-	if p := set.Validate(); len(p) > 0 {
-		return Rev{}, p
+	if !m.Valid {
+		if p := set.Validate(); len(p) > 0 {
+			return Rev{}, p
+		}
 	}
 	if len(m.Author) > 4096 || len(m.Message) > 1024 {
 		return Rev{}, fmt.Errorf("the commit message is too long: at most 1024 bytes")

@@ -31,9 +31,12 @@ type Cost struct {
 	CPU  time.Duration // on a CPU, of netd or (Router.All) of all other processes
 	Self time.Duration // on a CPU, of the caller: its side of the protocol
 	Wall time.Duration // from the request to the answer; without CPU it is waits
-	// Written are the bytes that netd gave to the disk.
+	// Written are the bytes that netd gave to the disk; 0 on a kernel that does
+	// not count them (CONFIG_TASK_IO_ACCOUNTING), as the router's.
 	Written int64
-	// Peak is how much more resident memory netd had than before, in bytes.
+	// Peak is how much more resident memory netd had than before, in bytes. On a
+	// kernel without CONFIG_PROC_PAGE_MONITOR it means nothing: the peak is that
+	// since netd's start.
 	Peak int64
 }
 
@@ -60,6 +63,9 @@ func (r *Router) Measure(f func() error) (Cost, error) {
 	}
 	before, err := r.read()
 	if err != nil {
+		return c, err
+	}
+	if before.self, err = processCPU("self"); err != nil { // again, for all that reading
 		return c, err
 	}
 	start := time.Now()

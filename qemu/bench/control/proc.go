@@ -32,7 +32,7 @@ func (r *Router) read() (u usage, err error) {
 	if err != nil {
 		return u, err
 	}
-	if u.written, err = field("/proc/"+pid+"/io", "write_bytes"); err != nil {
+	if u.written, err = field("/proc/"+pid+"/io", "write_bytes"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return u, err
 	}
 	if u.resident, err = field("/proc/"+pid+"/status", "VmRSS"); err != nil {
@@ -103,7 +103,12 @@ func field(path, name string) (int64, error) {
 	return 0, fmt.Errorf("%s: no %s", path, name)
 }
 
-// resetPeak makes the kernel count the peak of a process's memory anew.
+// resetPeak makes the kernel count the peak of a process's memory anew, where it
+// can (CONFIG_PROC_PAGE_MONITOR).
 func resetPeak(pid int) error {
-	return os.WriteFile("/proc/"+strconv.Itoa(pid)+"/clear_refs", []byte("5"), 0)
+	err := os.WriteFile("/proc/"+strconv.Itoa(pid)+"/clear_refs", []byte("5"), 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
