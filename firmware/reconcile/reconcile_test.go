@@ -381,3 +381,63 @@ func TestHealth(t *testing.T) {
 		}
 	})
 }
+
+// counted counts how often the links are read.
+type counted struct {
+	Network
+	n int
+}
+
+func (c *counted) Observe() (netstate.State, error) { c.n++; return c.Network.Observe() }
+
+// TestRulesAlone: a change of the rules reads nothing else, unless something
+// tells that the rest may have changed.
+func TestRulesAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, ticks := fake.New(physical...), make(chan struct{}, 1)
+		kernel := fakeKernel(k)
+		net := &counted{Network: kernel.Net}
+		kernel.Net = net
+		r := New(Options{Kernel: kernel, Ticks: ticks})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go r.Run(ctx)
+		apply := func(want Target) int {
+			t.Helper()
+			before := net.n
+			if _, err := r.Apply(ctx, want, nil); err != nil {
+				t.Fatal(err)
+			}
+			return net.n - before
+		}
+		other := func(name string) Target {
+			want := home("203.0.113.2/24")
+			want.Rules.Chains[0].Rules = []ruleset.Rule{ruleset.R(name, ruleset.Verdict{Kind: ruleset.Accept})}
+			return want
+		}
+		if n := apply(home("203.0.113.2/24")); n == 0 {
+			t.Error("the first change reads no links")
+		}
+		if n := apply(other("a")); n != 0 {
+			t.Errorf("other rules: the links are read %d times", n)
+		}
+		if _, rules := k.State(); len(rules.Chains[0].Rules) != 1 {
+			t.Error("the rules did not change")
+		}
+		ticks <- struct{}{}
+		if n := apply(other("b")); n == 0 {
+			t.Error("after an event the links are not read")
+		}
+		want := other("b")
+		want.Net.Links[0].MTU = 1400
+		if n := apply(want); n == 0 {
+			t.Error("other links are not read")
+		}
+		before := net.n
+		time.Sleep(2 * defaultResync)
+		synctest.Wait()
+		if net.n == before {
+			t.Error("no look at the kernel in all that time")
+		}
+	})
+}

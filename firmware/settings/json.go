@@ -195,26 +195,17 @@ func (d *decoder) entries(n *Node, v reflect.Value, path string) {
 		v.Set(reflect.MakeMapWithSize(n.typ, size))
 	}
 	forwards, _ := v.Interface().(map[string]Forward)
-	var seen map[string]bool // of a patch: what is there may come again
-	if d.merge {
-		seen = map[string]bool{}
-	}
 	for first := true; d.more(first, '}'); first = false {
 		name := d.key()
 		if d.bad {
 			return
 		}
-		key := reflect.ValueOf(name)
-		have := v.MapIndex(key).IsValid()
-		if d.merge {
-			have, seen[name] = seen[name], true
-		}
-		if have {
+		if !d.merge && has(v, forwards, name) {
 			d.addf(path, name, "given twice", "each name once")
 		}
 		if d.merge && d.peek() == 'n' {
 			d.next()
-			v.SetMapIndex(key, reflect.Value{})
+			v.SetMapIndex(reflect.ValueOf(name), reflect.Value{})
 			continue
 		}
 		if f := (Forward{Enabled: true, Protocol: TCP}); forwards != nil && d.forward(&f) {
@@ -222,7 +213,7 @@ func (d *decoder) entries(n *Node, v reflect.Value, path string) {
 		} else {
 			e := n.Entry.fresh()
 			d.value(n.Entry, e, path+" "+showWord(name))
-			v.SetMapIndex(key, e)
+			v.SetMapIndex(reflect.ValueOf(name), e)
 		}
 		if v.Len() > n.count {
 			d.addf(path, "", "too many", fmt.Sprint("at most ", n.count))
@@ -233,6 +224,16 @@ func (d *decoder) entries(n *Node, v reflect.Value, path string) {
 			return
 		}
 	}
+}
+
+// has tells whether the map v, which is forwards if those are not nil, has an
+// entry of this name.
+func has(v reflect.Value, forwards map[string]Forward, name string) bool {
+	if forwards != nil {
+		_, ok := forwards[name]
+		return ok
+	}
+	return v.MapIndex(reflect.ValueOf(name)).IsValid()
 }
 
 func (d *decoder) fields(n *Node, v reflect.Value, path string) {

@@ -8,7 +8,8 @@ import (
 
 // Patched is a copy of s with what a patch changes: a document like those of
 // Parse that has only what differs, as Patch writes it. A list is given as a
-// whole, and so is an entry of a map; null removes an entry.
+// whole, and so is an entry of a map; null removes an entry. Of an entry that is
+// given twice the last one counts.
 func (s *Settings) Patched(patch []byte) (*Settings, Problems) {
 	if len(patch) > MaxJSON {
 		return nil, tooLarge(patch)

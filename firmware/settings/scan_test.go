@@ -126,7 +126,7 @@ func TestPatched(t *testing.T) {
 	if !got.Equal(want) || !base.Equal(before) {
 		t.Errorf("got\n%s\nbase\n%s", got.Compact(), base.Compact())
 	}
-	for _, bad := range []string{`{"dns":`, `{"nothing":1}`, `{"firewall":{"forward":{"a":null,"a":null}}}`, `[]`} {
+	for _, bad := range []string{`{"dns":`, `{"nothing":1}`, `{"firewall":{"forward":{"a":{"port":"x"}}}}`, `[]`} {
 		if _, problems := base.Patched([]byte(bad)); problems == nil {
 			t.Errorf("%s is no problem", bad)
 		}

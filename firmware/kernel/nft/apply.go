@@ -88,11 +88,16 @@ type change struct {
 
 	keepChain, keepSet, keepHelper, keepFlowtable map[string]bool // defined alike on both sides
 	keepRules                                     map[string]bool // of chains
+	elements                                      map[string]elementChange
 }
+
+// elementChange is what becomes of the elements of a set that is kept.
+type elementChange struct{ add, del []ruleset.Element }
 
 func planChange(from, to *ruleset.Table) *change {
 	p := &change{from: from, to: to, rewrite: len(from.Foreign) > 0,
-		keepRules: map[string]bool{}, keepChain: map[string]bool{}, keepSet: map[string]bool{}, keepHelper: map[string]bool{}, keepFlowtable: map[string]bool{}}
+		keepRules: map[string]bool{}, keepChain: map[string]bool{}, keepSet: map[string]bool{}, keepHelper: map[string]bool{}, keepFlowtable: map[string]bool{},
+		elements: map[string]elementChange{}}
 	for _, c := range to.Chains {
 		if f := from.Chain(c.Name); f != nil {
 			p.keepChain[c.Name] = f.Type == c.Type && f.Hook == c.Hook && f.Priority == c.Priority
@@ -104,6 +109,9 @@ func planChange(from, to *ruleset.Table) *change {
 		if f := from.Set(s.Name); f != nil {
 			p.keepSet[s.Name] = s.SameShape(*f)
 			p.rewrite = p.rewrite || !p.keepSet[s.Name]
+			if add, del := s.ElementDiff(*f); p.keepSet[s.Name] && len(add)+len(del) > 0 {
+				p.elements[s.Name] = elementChange{add, del}
+			}
 		}
 	}
 	for _, h := range to.Helpers {
@@ -142,10 +150,7 @@ func (p *change) remove(b *batch) {
 		}
 	}
 	for _, s := range p.to.Sets {
-		if p.keepSet[s.Name] {
-			_, del := s.ElementDiff(*p.from.Set(s.Name))
-			b.elements(unix.NFT_MSG_DELSETELEM, s, 0, del)
-		}
+		b.elements(unix.NFT_MSG_DELSETELEM, s, 0, p.elements[s.Name].del)
 	}
 	for _, s := range p.from.Sets {
 		if !p.keepSet[s.Name] {
@@ -191,8 +196,7 @@ func (p *change) add(b *batch) error {
 			b.newSet(s, id)
 			b.elements(unix.NFT_MSG_NEWSETELEM, s, id, s.Elements)
 		} else {
-			add, _ := s.ElementDiff(*p.from.Set(s.Name))
-			b.elements(unix.NFT_MSG_NEWSETELEM, s, 0, add)
+			b.elements(unix.NFT_MSG_NEWSETELEM, s, 0, p.elements[s.Name].add)
 		}
 	}
 	for _, f := range p.to.Flowtables {

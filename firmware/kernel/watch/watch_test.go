@@ -7,7 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/culvert-fw/culvert/firmware/kernel/nft"
 	"github.com/culvert-fw/culvert/firmware/rawudp/nstest"
+	"github.com/culvert-fw/culvert/firmware/ruleset"
 )
 
 func TestMain(m *testing.M) { nstest.Main(m) }
@@ -51,6 +53,36 @@ func TestTicks(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("Run does not end")
 	}
+}
+
+// TestOwnRules: what this process writes of the firewall is no event; what
+// others write is, see TestTicks.
+func TestOwnRules(t *testing.T) {
+	nstest.Require(t)
+	w, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	quiet(w)
+	c := nft.New(nft.Options{})
+	for range 5 {
+		if err := c.Apply(nil, &ruleset.Table{Chains: []ruleset.Chain{{Name: "c"}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case <-w.C():
+		t.Error("a tick for our own rules")
+	case <-time.After(300 * time.Millisecond):
+	}
+	if err := c.Apply(nil, nil); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	<-done
 }
 
 // quiet waits until the ticks of the change before have all come.
