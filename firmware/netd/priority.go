@@ -47,7 +47,7 @@ func (t *tunnels) keep(keeper netip.Addr) error {
 	}
 	firstOf := func(e nft.Learned) netip.Addr { return first[address(e.Key)] }
 	for name, owner := range map[string]func(nft.Learned) netip.Addr{
-		plan.Servers: firstOf, plan.First: firstOf, plan.Assocs: owners[plan.Assocs], plan.Sends: owners[plan.Sends],
+		plan.Servers: firstOf, plan.First: firstOf, plan.Assocs: owners[plan.Assocs], plan.Sends: owners[plan.Sends], plan.Fresh: owners[plan.Fresh],
 		plan.Cookies: owners[plan.Cookies], plan.Outbound: owners[plan.Outbound],
 	} {
 		list, err := t.learned(name)

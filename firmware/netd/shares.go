@@ -23,6 +23,7 @@ var owners = map[string]func(nft.Learned) netip.Addr{
 	plan.Outbound: func(e nft.Learned) netip.Addr { return address(e.Data) },
 	plan.Assocs:   func(e nft.Learned) netip.Addr { return address(e.Key[4:]) },
 	plan.Sends:    func(e nft.Learned) netip.Addr { return address(e.Key[8:]) },
+	plan.Fresh:    func(e nft.Learned) netip.Addr { return address(e.Key[8:]) },
 	plan.Inbound:  func(e nft.Learned) netip.Addr { return address(e.Key) },
 }
 

@@ -114,6 +114,10 @@ func TestShowTunnels(t *testing.T) {
 			t.Errorf("%s has room for %d; the kernel says:%s", s.Name, s.Max, kernels)
 		}
 	}
+	if n, ok := used["fresh"]; !ok || n > 1 { // it forgets within seconds
+		t.Errorf("fresh has %d elements", n)
+	}
+	delete(used, "fresh")
 	if d := cmp.Diff(used, map[string]int{"servers": 1, "assocs": 1, "first": 1, "cookies": 1, "outbound": 1, "sends": 1, "inbound": 1,
 		"device_rate": 1, "server_rate": 1, "unknown_rate": 0, "second_rate": 0, "crowding": 0, "excess": 0, "l2tp_ports": 0, "l2tp_tunnels": 0, "l2tp_flows": 0, "l2tp_calls": 0}); d != "" {
 		t.Errorf("fill of the sets (- is, + should be):\n%s", d)

@@ -229,7 +229,7 @@ func (t *tunnels) unshare() error {
 	if err != nil {
 		return err
 	}
-	for _, name := range [...]string{plan.Assocs, plan.Sends} {
+	for _, name := range [...]string{plan.Assocs, plan.Sends, plan.Fresh} {
 		list, err := t.learned(name)
 		if err != nil {
 			return err

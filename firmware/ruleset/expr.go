@@ -109,14 +109,21 @@ func addrText(field string, p netip.Prefix, not bool) string {
 	return "ip " + field + op + p.Masked().String()
 }
 
-// Dport matches the protocol and the destination port.
+// Dport matches the protocol and the destination port; with protocol 0 the port
+// alone, of what is known to have ports.
 type Dport struct {
 	Protocol uint8
 	Port     int
 }
 
 // Text is nft syntax.
-func (e Dport) Text() string { return ProtocolName(e.Protocol) + " dport " + strconv.Itoa(e.Port) }
+func (e Dport) Text() string {
+	header := "th"
+	if e.Protocol != 0 {
+		header = ProtocolName(e.Protocol)
+	}
+	return header + " dport " + strconv.Itoa(e.Port)
+}
 
 // Sport matches the protocol and the source port.
 type Sport struct {

@@ -74,7 +74,11 @@ func compileExpr(e ruleset.Expr) ([]expr.Any, error) {
 	case ruleset.Dest:
 		return address(16, e.Prefix, e.Not), nil
 	case ruleset.Dport:
-		return join(l4(e.Protocol), th(2, 2, 0), eq(port(e.Port))), nil
+		match := join(th(2, 2, 0), eq(port(e.Port)))
+		if e.Protocol == 0 {
+			return match, nil
+		}
+		return join(l4(e.Protocol), match), nil
 	case ruleset.Sport:
 		return join(l4(e.Protocol), th(0, 2, 0), eq(port(e.Port))), nil
 	case ruleset.Echo:

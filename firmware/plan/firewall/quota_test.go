@@ -252,12 +252,12 @@ func TestIdleHours(t *testing.T) {
 	pc.send(pc.esp, server, espPacket(0xa1, 100))
 	srv.gets(srv.esp, wanIP, espPacket(0xa1, 100))
 
-	// All but gone: one packet, of ESP or of IKE, renews it.
+	// All but gone: one packet, of ESP (but for a moment after another) or of IKE, renews it.
 	for _, packet := range []struct {
 		c, far net.PacketConn
 		data   []byte
 	}{{pc.esp, srv.esp, espPacket(0xa1, 100)}, {pc.ike, srv.ike, ikePacket(0x1111, 46, 37)}} {
-		n.rtr.Run(t, "nft flush set ip culvert servers\nnft flush set ip culvert assocs\nnft flush map ip culvert first\n"+
+		n.rtr.Run(t, "nft flush set ip culvert servers\nnft flush set ip culvert assocs\nnft flush map ip culvert first\nnft flush set ip culvert fresh\n"+
 			"nft add element ip culvert servers { "+server+" timeout 3s }\n"+
 			"nft add element ip culvert assocs { "+server+" . "+pcIP+" timeout 3s }\n"+
 			"nft add element ip culvert first { "+server+" timeout 3s : "+pcIP+" }")

@@ -83,8 +83,8 @@ func l2tpPart(part *Part, l limit, ports []int, n Network) {
 	t := part.table()
 	t.Sets = append(t.Sets, n.l2tpSets()...)
 	t.Sets = append(t.Sets, l.servers.sets()...)
-	e := earlyChain(t)
-	e.Rules = append(e.Rules, rs.R(why, slices.Concat([]rs.Expr{rs.Dport{Protocol: rs.UDP, Port: l2tpPort}}, wan, []rs.Expr{to(wanL2TP)})...))
+	e := earlyUDPChain(t)
+	e.Rules = append(e.Rules, rs.R(why, slices.Concat([]rs.Expr{calls(l2tpPort)}, wan, []rs.Expr{to(wanL2TP)})...))
 	o := lateChain(t)
 	// The flowtable goes by ports alone, and would take what belongs to another
 	// device's tunnel.

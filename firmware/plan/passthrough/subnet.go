@@ -80,7 +80,8 @@ func subnetPart(part *Part, n Network) {
 	t := part.table()
 	t.Sets = append(t.Sets, set)
 	early := earlyChain(t)
-	early.Rules = append(early.Rules, rs.R(why, append(slices.Clone(lan), rs.In{Key: rs.Fields{rs.FieldDest}, Set: lanSubnets}, rs.Notrack{}, accept)...))
+	// In front of what goes by protocols.
+	early.Rules = slices.Insert(early.Rules, 0, rs.R(why, append(slices.Clone(lan), rs.In{Key: rs.Fields{rs.FieldDest}, Set: lanSubnets}, rs.Notrack{}, accept)...))
 	part.Untracked = append(part.Untracked, rs.R(why, append([]rs.Expr{rs.Untracked, rs.Oif{Name: n.LANDevice}}, append(lan, accept)...)...))
 }
 
@@ -98,5 +99,16 @@ func earlyChain(t *rs.Table) *rs.Chain {
 		return c
 	}
 	t.Chains = append(t.Chains, rs.Chain{Name: early, Type: "filter", Hook: rs.Prerouting, Priority: -300})
+	return &t.Chains[len(t.Chains)-1]
+}
+
+// earlyUDPChain is where it goes on with UDP, made when there is none yet.
+func earlyUDPChain(t *rs.Table) *rs.Chain {
+	if c := t.Chain(earlyUDP); c != nil {
+		return c
+	}
+	e := earlyChain(t)
+	e.Rules = append(e.Rules, rs.R("by port", rs.L4{Protocol: rs.UDP}, to(earlyUDP)))
+	t.Chains = append(t.Chains, rs.Chain{Name: earlyUDP})
 	return &t.Chains[len(t.Chains)-1]
 }

@@ -41,7 +41,12 @@ const (
 	Inbound   = "inbound"  // server . SPI, what servers send
 	copies    = "copies"   // server : chain that copies to its devices
 	copied    = "copied"   // servers in copies
+	Fresh     = "fresh"    // server . SPI . device, sent a moment ago
 	early     = "early"
+	earlyUDP  = "early_udp"
+	earlyESP  = "early_esp"
+	earlyIKE  = "early_ike"
+	earlyICMP = "early_icmp"
 	lanESP    = "lan_esp"
 	wanESP    = "wan_esp"
 	lanIKE    = "lan_ike"
@@ -53,7 +58,10 @@ const (
 	secondESP = "second_esp"
 	delivery  = "delivery"
 	wanICMP   = "wan_icmp"
+	outbox    = "copies_out"
 )
+
+const ikePort = 500
 
 // LogGroup is where the kernel tells of a second device of a server, see
 // kernel/nflog.
@@ -66,6 +74,9 @@ const (
 	assocTimeout  = 8 * time.Hour
 	cookieTimeout = 8 * time.Hour
 	spiTimeout    = time.Hour
+	// What a device sent so long ago need not be noted again: so exact is what is
+	// known of its last packet.
+	freshTimeout = 5 * time.Second
 )
 
 // Network is where tunnels run.
@@ -92,7 +103,7 @@ func IPsecTable(on bool, n Network) *rs.Table {
 	if n.alone {
 		n.Shared = nil
 	}
-	t := &rs.Table{Sets: slices.Concat(n.sets(), n.quotaSets(), n.allowed.sets()), Chains: append(n.early(), overLimit(), n.late())}
+	t := &rs.Table{Sets: slices.Concat(n.sets(), n.quotaSets(), n.allowed.sets()), Chains: append(n.early(), overLimit(), n.copiesOut())}
 	if len(n.Shared) > 0 {
 		t.Sets, t.Chains = append(t.Sets, n.ownerSets()...), append(t.Chains, n.ownerChains()...)
 	}
@@ -136,6 +147,7 @@ func (n Network) sets() []rs.Set {
 		learned(Outbound, spiTimeout, device, addr, addr),
 		// No longer than the association, which it stands for.
 		learned(Sends, assocTimeout, nil, addr, addr, addr),
+		learned(Fresh, freshTimeout, nil, addr, addr, addr),
 		learned(Inbound, cookieTimeout, nil, addr, addr),
 		shared, plain,
 	}
@@ -155,18 +167,14 @@ func to(chain string) rs.Verdict { return rs.Verdict{Kind: rs.Goto, Chain: chain
 // become packets.
 func (n Network) early() []rs.Chain {
 	const why = "passthrough ipsec on"
-	ike := []rs.Expr{rs.Sport{Protocol: rs.UDP, Port: 500}, rs.Dport{Protocol: rs.UDP, Port: 500}}
+	ike := []rs.Expr{rs.Sport{Protocol: rs.UDP, Port: ikePort}}
 	wan := netip.PrefixFrom(n.WAN, 32)
 	// To the WAN's address is to the LAN's server or to the router.
 	fromLAN := []rs.Expr{rs.Iif{Name: n.LANDevice}, rs.Source{Prefix: n.LAN.Masked()}, rs.Dest{Prefix: n.LAN.Masked(), Not: true}, rs.Dest{Prefix: wan, Not: true}}
 	fromWAN := []rs.Expr{rs.Iif{Name: n.WANDevice}, rs.Dest{Prefix: wan}}
-	icmpError := func(t rs.ICMPType) rs.Rule {
-		return rs.R(why, append([]rs.Expr{t}, append(fromWAN, to(wanICMP))...)...)
+	rule := func(what []rs.Expr, from []rs.Expr, chain string) rs.Rule {
+		return rs.R(why, append(append(slices.Clone(what), from...), to(chain))...)
 	}
-	rule := func(l4 []rs.Expr, from []rs.Expr, chain string) rs.Rule {
-		return rs.R(why, append(append(slices.Clone(l4), from...), to(chain))...)
-	}
-	esp := []rs.Expr{rs.L4{Protocol: rs.ESP}}
 	pair := rs.Fields{rs.FieldDest, rs.FieldSource}
 	association := []rs.Expr{rs.Learn{Set: servers, Key: rs.Fields{rs.FieldDest}}, rs.Learn{Set: Assocs, Key: pair},
 		rs.Learn{Set: First, Key: rs.Fields{rs.FieldDest}, Data: rs.Fields{rs.FieldSource}}}
@@ -181,9 +189,18 @@ func (n Network) early() []rs.Chain {
 	fromOthers := slices.Concat(n.allowed.devices.pass(rs.FieldSource), n.allowed.servers.pass(rs.FieldDest), n.keepNative())
 	others := n.allowed.servers.pass(rs.FieldSource)
 	return []rs.Chain{
+		// Every packet of the router that is not in the flowtable pays for what is here.
 		{Name: early, Type: "filter", Hook: rs.Prerouting, Priority: -300, Rules: []rs.Rule{
-			rule(esp, fromWAN, wanESP), rule(esp, fromLAN, lanESP), rule(ike, fromWAN, wanIKE), rule(ike, fromLAN, lanIKE),
-			icmpError(rs.Unreachable), icmpError(rs.TimeExceeded), icmpError(rs.ParameterProblem),
+			rs.R(why, rs.L4{Protocol: rs.UDP}, to(earlyUDP)),
+			rs.R("most traffic", rs.L4{Protocol: rs.TCP}, accept),
+			rs.R(why, rs.L4{Protocol: rs.ESP}, to(earlyESP)),
+			rs.R(why, rs.L4{Protocol: rs.ICMP}, to(earlyICMP)),
+		}},
+		{Name: earlyUDP, Rules: []rs.Rule{rs.R(why, calls(ikePort), to(earlyIKE))}},
+		{Name: earlyESP, Rules: []rs.Rule{rule(nil, fromWAN, wanESP), rule(nil, fromLAN, lanESP)}},
+		{Name: earlyIKE, Rules: []rs.Rule{rule(ike, fromWAN, wanIKE), rule(ike, fromLAN, lanIKE)}},
+		{Name: earlyICMP, Rules: []rs.Rule{
+			rule([]rs.Expr{rs.Unreachable}, fromWAN, wanICMP), rule([]rs.Expr{rs.TimeExceeded}, fromWAN, wanICMP), rule([]rs.Expr{rs.ParameterProblem}, fromWAN, wanICMP),
 		}},
 		{Name: lanIKE, Rules: slices.Concat(fromOthers, []rs.Rule{
 			rs.R("a known device", known, to(knownIKE)),
@@ -196,12 +213,17 @@ func (n Network) early() []rs.Chain {
 			rs.R("lives on", append([]rs.Expr{rs.In{Key: cookie.Key, Set: Cookies}}, append(livesOn(cookie), accept)...)...),
 		}, learn("a new IKE SA", accept, []rs.Expr{rs.In{Key: cookie.Key, Set: Cookies, Not: true}}, livesOn(cookie)...)...)},
 		{Name: lanESP, Rules: slices.Concat(fromOthers, []rs.Rule{
+			rs.R("a moment ago too", rs.In{Key: sends.Key, Set: Fresh}, to(knownESP)),
 			rs.R("a known SPI", rs.In{Key: sends.Key, Set: Sends}, to(knownESP)),
 			rs.R("a known device", known, to(newESP)),
 			rs.R("the server has another", taken, to(secondESP)),
 		}, begin(to(newESP)))},
 		{Name: secondESP, Rules: n.second(rs.R("it goes out all the same", rs.Notrack{}, accept))},
-		{Name: knownESP, Rules: append(n.hear(), rs.R("lives on", append(livesOn(outbound), accept)...))},
+		{Name: knownESP, Rules: append(n.hear(),
+			// The lookup counts.
+			rs.R("it lives", rs.In{Key: sends.Key, Set: Fresh}, rs.In{Key: outbound.Key, Set: Outbound}, rs.Notrack{}, accept),
+			rs.R("for a moment", rs.Learn{Set: Fresh, Key: sends.Key}),
+			rs.R("lives on", append(livesOn(outbound), accept)...))},
 		{Name: newESP, Rules: learn("a new SPI", to(knownESP), []rs.Expr{rs.In{Key: sends.Key, Set: Sends, Not: true}}, sends)},
 		{Name: wanIKE, Rules: slices.Concat(others, []rs.Rule{
 			rs.R("by the initiator's SPI", rs.SetDestFrom{Key: rs.Fields{rs.FieldSource, rs.FieldCookieHigh, rs.FieldCookieLow}, Map: Cookies}, rs.Notrack{}, accept),
@@ -292,20 +314,23 @@ func (n Network) copies(i int, a facts.Association) rs.Chain {
 	return c
 }
 
-// late is the other half of the translation: sources on the way out, and
-// copies, which were routed to their receivers but carry the WAN's address.
-func (n Network) late() rs.Chain {
-	return rs.Chain{Name: late, Type: "filter", Hook: rs.Postrouting, Priority: latePriority, Rules: []rs.Rule{
-		rs.R("LAN to Internet", rs.Untracked, rs.Oif{Name: n.WANDevice}, rs.Source{Prefix: n.LAN.Masked()}, rs.SetSource{Addr: n.WAN}),
+// copiesOut gives copies, which the router sends to their receivers but which
+// carry the WAN's address, the receiver's.
+func (n Network) copiesOut() rs.Chain {
+	return rs.Chain{Name: outbox, Type: "filter", Hook: rs.Output, Priority: 0, Rules: []rs.Rule{
 		rs.R("copies", rs.Untracked, rs.Oif{Name: n.LANDevice}, rs.Dest{Prefix: netip.PrefixFrom(n.WAN, 32)}, rs.SetDestNexthop{}),
 	}}
 }
 
 // Untracked accepts, in the forward chain of table inet, what table ip has
-// taken out of conntrack.
+// taken out of conntrack. The source is translated there: no packet of another
+// kind pays for a chain of its own.
 func Untracked(n Network) []rs.Rule {
 	return []rs.Rule{
-		rs.R("passthrough ipsec on", rs.Untracked, rs.Iif{Name: n.LANDevice}, rs.Oif{Name: n.WANDevice}, rs.Source{Prefix: n.LAN.Masked()}, accept),
+		rs.R("passthrough ipsec on", rs.Untracked, rs.Iif{Name: n.LANDevice}, rs.Oif{Name: n.WANDevice}, rs.Source{Prefix: n.LAN.Masked()}, rs.SetSource{Addr: n.WAN}, accept),
 		rs.R("passthrough ipsec on", rs.Untracked, rs.Iif{Name: n.WANDevice}, rs.Oif{Name: n.LANDevice}, rs.Source{Prefix: n.LAN.Masked(), Not: true}, accept),
 	}
 }
+
+// calls matches the destination port of what is known to be UDP.
+func calls(port int) rs.Expr { return rs.Dport{Port: port} }
