@@ -108,7 +108,7 @@ type QEMU struct {
 	Args     []string `json:"args,omitempty"`
 
 	// PCI says in which slot each device goes ("lan", "wan", "root", "data", "settings", "rng",
-	// "watchdog"), for machines whose slots differ: on malta six have an interrupt. The order of
+	// "watchdog", "bench": no card is there beside it), for machines whose slots differ: on malta six have an interrupt. The order of
 	// the slots is the order in which the kernel names NICs and disks. Without it QEMU chooses.
 	PCI map[string]string `json:"pci,omitempty"`
 }

@@ -12,5 +12,5 @@ var registry = groups
 // groups is everything that is measured, in the order of the tables. What one
 // package measures is a function in a file of its own here.
 func groups() []bench.Group {
-	return slices.Concat(slowpathGroups(), controlGroups(), dnsGroup())
+	return slices.Concat(machineGroups(), slowpathGroups(), controlGroups(), dnsGroup())
 }

@@ -175,3 +175,23 @@ func unpackUserland(archive, dir string) error {
 	sort.Strings(names)
 	return os.WriteFile(filepath.Join(dir, "commands"), []byte(strings.Join(names, "\n")+"\n"), 0o644)
 }
+
+// BuildProgram compiles one program of ours for a board, as the merged binary is compiled.
+func BuildProgram(repo string, a board.Arch, pkg, out string, log io.Writer) error {
+	tmp, err := os.MkdirTemp("", "culvert-program-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	overlay, err := runtimeOverlay(repo, tmp, a)
+	if err != nil {
+		return err
+	}
+	args := []string{"build", "-o", out}
+	for _, f := range append(goFlags, overlay...) {
+		if extra, ok := strings.CutPrefix(f, "-go-extra-args="); ok {
+			args = append(args, extra)
+		}
+	}
+	return run(log, repo, append(a.Env(), "CGO_ENABLED=0", "GOOS=linux"), "go", append(args, pkg)...)
+}

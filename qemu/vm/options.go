@@ -19,6 +19,7 @@ const (
 	Tap                   // a tap device of the host that exists already
 	Socket                // a unix socket on which QEMU listens
 	None                  // nothing: the card is there, its cable is not
+	Absent                // there is no card
 )
 
 // Net is one network card's other end.
@@ -90,6 +91,10 @@ type Options struct {
 	Append         string // added to the kernel's command line
 	QMP            string // unix socket for QEMU's control protocol; empty: none
 	PIDFile        string // QEMU writes its process id there; empty: none
+
+	Counted bool   // the machine's clock counts instructions, 1 ns each, and stands still for nothing else
+	Bench   string // raw disk with the benchmark's programs, and a second serial line; empty: none
+	Line    string // unix socket of that line
 }
 
 // The cards' addresses are fixed, so that a router keeps its identity between runs.
@@ -97,6 +102,9 @@ const (
 	DefaultLANMAC = "52:54:00:c0:00:01"
 	DefaultWANMAC = "52:54:00:c0:00:02"
 )
+
+// countedStart is the time of day at which a machine with a counted clock starts.
+const countedStart = "2026-01-01T00:00:00"
 
 // Disk serial numbers by which the router knows its disks.
 const (
@@ -118,12 +126,18 @@ func (o *Options) Args() ([]string, error) {
 		mem = o.Board.RAM
 	}
 	cmdline := strings.TrimSpace(o.Board.Cmdline + " " + o.Append)
+	rtc := []string{"-rtc", "base=utc,clock=host"}
+	if o.Counted {
+		// sleep=off: while the CPU waits for a timer, the clock leaps there. The RTC is by
+		// the same clock, as malta's kernel measures the CPU's speed by it.
+		rtc = []string{"-icount", "shift=0,sleep=off", "-rtc", "base=" + countedStart + ",clock=vm"}
+	}
 	args := []string{
 		"-nodefaults", "-display", "none", "-accel", "tcg",
 		"-machine", q.Machine, "-m", strconv.Itoa(mem),
 		"-kernel", filepath.Join(o.Dir, "kernel"), "-append", cmdline,
-		"-rtc", "base=utc,clock=host",
 	}
+	args = append(args, rtc...)
 	if q.CPU != "" {
 		args = append(args, "-cpu", q.CPU)
 	}
@@ -139,6 +153,10 @@ func (o *Options) Args() ([]string, error) {
 	args = append(args, o.disk("data", o.Data, o.Board.Data.Serial, false)...)
 	if o.Settings != "" {
 		args = append(args, o.disk("settings", o.Settings, settingsSerial, true)...)
+	}
+	if o.Bench != "" {
+		args = append(args, o.disk("bench", o.Bench, "", true)...)
+		args = append(args, "-no-reboot", "-chardev", "socket,id=line,server=on,wait=off,path="+escape(o.Line), "-serial", "chardev:line")
 	}
 	if q.RNG != "" {
 		args = append(args, "-device", o.device("rng", q.RNG))
@@ -177,6 +195,8 @@ func (o *Options) serialArgs() ([]string, error) {
 func (o *Options) netArgs(role string, n Net, mac string) []string {
 	var netdev string
 	switch n.Kind {
+	case Absent:
+		return nil
 	case None:
 		// QEMU warns of a card without a network, so this is one that leads nowhere; see unplug.
 		netdev = "user,id=" + role + ",ipv6=off,restrict=on"
