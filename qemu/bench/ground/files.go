@@ -93,8 +93,10 @@ func (f *Files) disk(repo string, log io.Writer) error {
 	if err := os.CopyFS(filepath.Join(dir, "peers"), os.DirFS(strings.TrimSpace(string(peers)))); err != nil {
 		return err
 	}
-	if err := image.BuildProgram(repo, f.Board.Arch, "./qemu/bench/guest", filepath.Join(dir, "guest"), io.Discard); err != nil {
-		return fmt.Errorf("the guest's program: %w", err)
+	for file, pkg := range map[string]string{"guest": "./qemu/bench/guest", "nameserver": "./qemu/bench/dnsload/server"} {
+		if err := image.BuildProgram(repo, f.Board.Arch, pkg, filepath.Join(dir, file), io.Discard); err != nil {
+			return fmt.Errorf("the guest's %s: %w", file, err)
+		}
 	}
 	out, err := exec.Command("mksquashfs", dir, f.Disk, "-noappend", "-no-progress", "-quiet", "-all-root", "-comp", "xz").CombinedOutput()
 	if err != nil {
