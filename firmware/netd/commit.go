@@ -21,6 +21,9 @@ import (
 // autoConfirm is how long a commit that may cut its own session waits.
 const autoConfirm = 2 * time.Minute
 
+// large is a commit, in bytes, whose garbage is not collected before its end.
+const large = 32 << 10
+
 // running are the settings in force; nobody writes to them.
 func (d *daemon) running() *settings.Settings { return d.commits.State().Running.Settings }
 
@@ -116,6 +119,9 @@ func (d *daemon) restore(_ context.Context, s *settings.Settings) error {
 
 // commit is api.MethodCommit.
 func (d *daemon) commit(ctx context.Context, _ api.Peer, p api.CommitParams) (*api.CommitReply, error) {
+	if len(p.Patch)+len(p.Settings) > large {
+		defer spacious.begin()()
+	}
 	var candidate *settings.Settings
 	var problems settings.Problems
 	if len(p.Patch) > 0 {

@@ -116,9 +116,9 @@ type daemon struct {
 func Main() int {
 	// The LAN waits for the first seconds, which are all allocation; GOMEMLIMIT
 	// still bounds them.
-	percent := debug.SetGCPercent(-1)
+	started := spacious.begin()
 	time.AfterFunc(startUp, func() {
-		debug.SetGCPercent(percent)
+		started()
 		debug.FreeOSMemory()
 	})
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: dropTime}))
