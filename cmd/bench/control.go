@@ -41,7 +41,7 @@ func controlGroups() []bench.Group {
 			})
 			return rows, err
 		},
-	}, controlInRouter()}
+	}}
 }
 
 // withNetd builds netd as the images have it, starts it, and ends it after f.

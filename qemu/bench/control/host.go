@@ -28,9 +28,9 @@ type Host struct {
 	exited chan error
 }
 
-// StartUp is how long netd takes memory for speed after its start, and a little
+// startUp is how long netd takes memory for speed after its start, and a little
 // more (see firmware/netd).
-const StartUp = 10 * time.Second
+const startUp = 10 * time.Second
 
 func wait(ctx context.Context, d time.Duration) error {
 	select {
@@ -77,7 +77,7 @@ func StartHost(ctx context.Context, netd, dir string, log io.Writer) (*Host, err
 	for {
 		err := h.API.Call(ctx, api.MethodHealth, nil, nil)
 		if err == nil {
-			return h, wait(ctx, StartUp)
+			return h, wait(ctx, startUp)
 		}
 		select {
 		case err := <-h.exited:

@@ -35,11 +35,3 @@ func middle(all []Cost, of func(Cost) int64) int64 {
 	slices.Sort(values)
 	return values[len(values)/2]
 }
-
-// Changes are the costs that are measured in the router.
-type Changes struct {
-	Commit   Cost // of one small setting
-	Show     Cost // of show status
-	Thousand Cost // of 1000 port forwards in place of none
-	One      Cost // of one port forward more
-}
