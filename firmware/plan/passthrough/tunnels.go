@@ -197,7 +197,7 @@ func (n Network) early() []rs.Chain {
 			rs.R(why, rs.L4{Protocol: rs.ICMP}, to(earlyICMP)),
 		}},
 		{Name: earlyUDP, Rules: []rs.Rule{rs.R(why, calls(ikePort), to(earlyIKE))}},
-		{Name: earlyESP, Rules: []rs.Rule{rule(nil, fromWAN, wanESP), rule(nil, fromLAN, lanESP)}},
+		{Name: earlyESP, Rules: append(n.lives(sends.Key, outbound.Key), rule(nil, fromWAN, wanESP), rule(nil, fromLAN, lanESP))},
 		{Name: earlyIKE, Rules: []rs.Rule{rule(ike, fromWAN, wanIKE), rule(ike, fromLAN, lanIKE)}},
 		{Name: earlyICMP, Rules: []rs.Rule{
 			rule([]rs.Expr{rs.Unreachable}, fromWAN, wanICMP), rule([]rs.Expr{rs.TimeExceeded}, fromWAN, wanICMP), rule([]rs.Expr{rs.ParameterProblem}, fromWAN, wanICMP),
@@ -213,15 +213,12 @@ func (n Network) early() []rs.Chain {
 			rs.R("lives on", append([]rs.Expr{rs.In{Key: cookie.Key, Set: Cookies}}, append(livesOn(cookie), accept)...)...),
 		}, learn("a new IKE SA", accept, []rs.Expr{rs.In{Key: cookie.Key, Set: Cookies, Not: true}}, livesOn(cookie)...)...)},
 		{Name: lanESP, Rules: slices.Concat(fromOthers, []rs.Rule{
-			rs.R("a moment ago too", rs.In{Key: sends.Key, Set: Fresh}, to(knownESP)),
 			rs.R("a known SPI", rs.In{Key: sends.Key, Set: Sends}, to(knownESP)),
 			rs.R("a known device", known, to(newESP)),
 			rs.R("the server has another", taken, to(secondESP)),
 		}, begin(to(newESP)))},
 		{Name: secondESP, Rules: n.second(rs.R("it goes out all the same", rs.Notrack{}, accept))},
 		{Name: knownESP, Rules: append(n.hear(),
-			// The lookup counts.
-			rs.R("it lives", rs.In{Key: sends.Key, Set: Fresh}, rs.In{Key: outbound.Key, Set: Outbound}, rs.Notrack{}, accept),
 			rs.R("for a moment", rs.Learn{Set: Fresh, Key: sends.Key}),
 			rs.R("lives on", append(livesOn(outbound), accept)...))},
 		{Name: newESP, Rules: learn("a new SPI", to(knownESP), []rs.Expr{rs.In{Key: sends.Key, Set: Sends, Not: true}}, sends)},
@@ -235,6 +232,16 @@ func (n Network) early() []rs.Chain {
 		{Name: delivery, Rules: append(n.toOwner(), n.inbound()...)},
 		n.errors(),
 	}
+}
+
+// lives is the short way of a device's ESP: what it sent a moment ago was
+// checked then. The second lookup counts. Where a server is shared each packet
+// is looked at, see hear.
+func (n Network) lives(sends, outbound rs.Fields) []rs.Rule {
+	if len(n.Shared) > 0 {
+		return nil
+	}
+	return []rs.Rule{rs.R("a moment ago too", rs.Iif{Name: n.LANDevice}, rs.In{Key: sends, Set: Fresh}, rs.In{Key: outbound, Set: Outbound}, rs.Notrack{}, accept)}
 }
 
 // second tells netd of a further device of a server, and does with its packet
