@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -44,7 +45,7 @@ func run(ctx context.Context, env *bench.Env) ([]bench.Row, error) {
 		return nil, err
 	}
 	defer l.Stop()
-	rows, err := l.rows()
+	rows, err := l.rows(env)
 	if err != nil || !env.Wants("nat-offload-vlan") {
 		return rows, err
 	}
@@ -58,15 +59,23 @@ func run(ctx context.Context, env *bench.Env) ([]bench.Row, error) {
 	return append(rows, vlan...), err
 }
 
-func (l *lab) rows() (rows []bench.Row, err error) {
-	for _, measure := range []func() ([]bench.Row, error){
-		l.tunnels,
-		func() ([]bench.Row, error) {
-			return l.offload("nat-offload", "established NAT, default settings, LAN on a bridge", 1, 1.15)
-		},
-		l.rules, l.newFlows,
+func (l *lab) rows(env *bench.Env) (rows []bench.Row, err error) {
+	established := func() ([]bench.Row, error) {
+		return l.offload("nat-offload", "established NAT, default settings, LAN on a bridge", 1, 1.15)
+	}
+	for _, m := range []struct {
+		ids     []string
+		measure func() ([]bench.Row, error)
+	}{
+		{[]string{"esp-out", "esp-in", "udp-engine"}, l.tunnels},
+		{[]string{"nat-offload", "repeat"}, established},
+		{[]string{"nat-rules"}, l.rules},
+		{[]string{"new-1000", "new-10000"}, l.newFlows},
 	} {
-		more, err := measure()
+		if !slices.ContainsFunc(m.ids, env.Wants) {
+			continue
+		}
+		more, err := m.measure()
 		if rows = append(rows, more...); err != nil {
 			return rows, err
 		}

@@ -48,7 +48,7 @@ func run(ctx context.Context, env *bench.Env) ([]bench.Row, error) {
 			return rows, err
 		}
 		rows = append(rows, bench.Row{ID: "memory-least", What: "least RAM in which it boots and routes", Ground: bench.QEMUMIPS, Unit: "B",
-			Value: float64(least) * (1 << 20), Bar: bench.Limit{Max: 64 << 20}, Goal: bench.Limit{Max: 32 << 20}, Note: "in steps of 4 MiB, with the measuring program beside it"})
+			Value: float64(least) * (1 << 20), Bar: bench.Limit{Max: 64 << 20}, Goal: bench.Limit{Max: 32 << 20}, Note: fmt.Sprintf("%d MiB; in steps of 4, with the measuring program beside the router", least)})
 	}
 	return rows, nil
 }
