@@ -263,3 +263,24 @@ func TestArgsKeepUnpluggedCards(t *testing.T) {
 		}
 	}
 }
+
+// TestCountedArgs: nothing outside the machine may be in what a counted run measures.
+func TestCountedArgs(t *testing.T) {
+	o := Options{Board: malta(t), Dir: "/img", Serial: Console{"file", "/c"}, LAN: Net{Kind: Absent}, WAN: Net{Kind: Absent},
+		Data: "/d", Counted: true, Bench: "/b", Line: "/l"}
+	args, err := o.Args()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := strings.Join(args, " ")
+	for _, want := range []string{"-icount shift=0,sleep=off", "clock=vm", "file=/b", "path=/l"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("%q is not in: %s", want, all)
+		}
+	}
+	for _, not := range []string{"-netdev", "virtio-net", "clock=host"} {
+		if strings.Contains(all, not) {
+			t.Errorf("%q is in: %s", not, all)
+		}
+	}
+}
