@@ -38,6 +38,10 @@ func run(ctx context.Context, env *bench.Env) ([]bench.Row, error) {
 	if err := m.Do(ctx, wait, "ready", map[string]int{"Seconds": 60}, nil); err != nil {
 		return nil, err
 	}
+	// What netd does once after its start is not the requests'.
+	if err := m.Do(ctx, wait, "idle-memory", map[string]int{"Seconds": 15}, nil); err != nil {
+		return nil, err
+	}
 	perNS, err := m.Calibrate(ctx)
 	if err != nil {
 		return nil, err
