@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestHost starts the real netd, and sees that what is measured is what happens.
@@ -63,7 +65,12 @@ func testLoss(ctx context.Context, t *testing.T, h *Host) {
 	if err != nil || l.Lost != 0 || l.Leaked != 0 || l.Changes != 4 || l.Sent < 2*batch || l.Refused == 0 {
 		t.Errorf("%+v, %v", l, err)
 	}
-	// Without the rules a stranger's packets arrive, until netd repairs them.
+	// Without the rules a stranger's packets arrive. Netd, which would repair
+	// them, stands still meanwhile.
+	if err := unix.Kill(h.PID, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Kill(h.PID, unix.SIGCONT) //nolint:errcheck // it may have ended
 	var without Loss
 	var done atomic.Bool
 	done.Store(true)
