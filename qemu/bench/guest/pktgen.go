@@ -142,13 +142,21 @@ func sent(dev string) (uint64, error) {
 	return strconv.ParseUint(strings.Fields(rest)[0], 10, 64)
 }
 
-// arrived is how many packets the device that drops them was given (ifb_xmit counts them as
-// received and dropped). A VLAN passes them on to the one below.
+// arrived is how many packets the device that drops them was given: ifb_xmit counts them as
+// received and dropped. A VLAN passes them on to the one below.
 func (t Traffic) arrived() (uint64, error) {
 	if t.Out == "" {
 		return 0, nil
 	}
-	b, err := os.ReadFile("/sys/class/net/" + t.Out + "/statistics/rx_dropped")
+	dev := t.Out
+	below, err := filepath.Glob("/sys/class/net/" + dev + "/lower_*")
+	if err != nil {
+		return 0, err
+	}
+	if len(below) == 1 {
+		_, dev, _ = strings.Cut(filepath.Base(below[0]), "_")
+	}
+	b, err := os.ReadFile("/sys/class/net/" + dev + "/statistics/rx_dropped")
 	if err != nil {
 		return 0, err
 	}
