@@ -101,6 +101,17 @@ func (c complaint) check(t *testing.T, l *lab.Lab, on *ssh.Client) {
 	if c.ready != nil {
 		c.ready(l)
 	}
+	// On a busy machine peers may be too slow to answer while the doctor watches.
+	if !c.told(t, l, on) && !c.told(t, l, on) {
+		t.Errorf("%s: not told, twice: %s", c.cause, c.says)
+	}
+	if c.also != nil {
+		c.also(l)
+	}
+}
+
+// told asks the doctor once, and tells whether it says what it should.
+func (c complaint) told(t *testing.T, l *lab.Lab, on *ssh.Client) bool {
 	began := time.Now()
 	out, err := lab.Live(on, "diagnose vpn "+c.ask+" live", "watching for", func() {
 		if c.try != nil {
@@ -111,13 +122,7 @@ func (c complaint) check(t *testing.T, l *lab.Lab, on *ssh.Client) {
 		t.Fatal(err)
 	}
 	t.Logf("after %.1f s:\n%s", time.Since(began).Seconds(), out)
-	text := strings.Join(strings.Fields(out), " ")
-	if !regexp.MustCompile(c.says).MatchString(text) {
-		t.Errorf("%s: not told: %s", c.cause, c.says)
-	}
-	if c.also != nil {
-		c.also(l)
-	}
+	return regexp.MustCompile(c.says).MatchString(strings.Join(strings.Fields(out), " "))
 }
 
 // TestDiagnose: what `diagnose vpn` prints of real clients that fail, each for
